@@ -1,0 +1,122 @@
+//! One identifier and one log line per request.
+
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use tracing::{Instrument as _, Span};
+use uuid::Uuid;
+
+use super::limits::REQUEST_ID_BYTES_MAX;
+
+/// The status of a request whose client went away before there was an answer; nginx's invention.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Asked every few seconds by whatever supervises the server: of interest only to those who look for it.
+const PROBES: [&str; 3] = ["/health", "/live", "/ready"];
+
+/// What the log line of a request says.
+///
+/// The handler has it as a request extension; the body of a stream holds it too. The line is written when the last of
+/// them lets go, so that a stream is logged when it ends, and a client that went away when that is noticed.
+#[derive(Debug)]
+pub(super) struct AccessRecord {
+    span: Span,
+    started: Instant,
+    is_probe: bool,
+    /// 0 until there is an answer.
+    status: AtomicU16,
+    /// Whether a stream has begun and not come to its end.
+    streaming: AtomicBool,
+    model: OnceLock<String>,
+    prompt_tokens: AtomicU64,
+    completion_tokens: AtomicU64,
+}
+
+/// Middleware: gives the request an identifier and a span, and its answer the identifier as `x-request-id`.
+pub(super) async fn record(mut request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let path = request.uri().path();
+    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method = %request.method(), path);
+    let record = Arc::new(AccessRecord::new(span.clone(), PROBES.contains(&path)));
+    request.extensions_mut().insert(record.clone());
+    let mut response = next.run(request).instrument(span).await;
+    record.status.store(response.status().as_u16(), Ordering::Relaxed);
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+impl AccessRecord {
+    pub(super) fn new(span: Span, is_probe: bool) -> Self {
+        Self {
+            span,
+            started: Instant::now(),
+            is_probe,
+            status: AtomicU16::new(0),
+            streaming: AtomicBool::new(false),
+            model: OnceLock::new(),
+            prompt_tokens: AtomicU64::new(0),
+            completion_tokens: AtomicU64::new(0),
+        }
+    }
+
+    /// The span in which everything about the request is logged.
+    pub(super) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    pub(super) fn set_model(&self, name: &str) {
+        self.model.get_or_init(|| name.to_owned());
+    }
+
+    pub(super) fn add_prompt_tokens(&self, count: u32) {
+        self.prompt_tokens.fetch_add(count.into(), Ordering::Relaxed);
+    }
+
+    pub(super) fn add_completion_tokens(&self, count: u32) {
+        self.completion_tokens.fetch_add(count.into(), Ordering::Relaxed);
+    }
+
+    /// Tells that a stream has begun (`true`) or come to its end.
+    pub(super) fn set_streaming(&self, streaming: bool) {
+        self.streaming.store(streaming, Ordering::Relaxed);
+    }
+}
+
+impl Drop for AccessRecord {
+    fn drop(&mut self) {
+        let status = match *self.status.get_mut() {
+            0 => CLIENT_CLOSED_REQUEST,
+            status => status,
+        };
+        let aborted = status == CLIENT_CLOSED_REQUEST || *self.streaming.get_mut();
+        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if self.is_probe {
+            tracing::debug!(parent: &self.span, status, ms, "request");
+            return;
+        }
+        let model = self.model.get();
+        let prompt_tokens = *self.prompt_tokens.get_mut();
+        let completion_tokens = *self.completion_tokens.get_mut();
+        tracing::info!(parent: &self.span, status, ms, model, prompt_tokens, completion_tokens, aborted, "request");
+    }
+}
+
+/// The client's own identifier if it is 1 to [`REQUEST_ID_BYTES_MAX`] visible ASCII characters, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let is_sane = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+    };
+    headers.get(REQUEST_ID).filter(is_sane).cloned().unwrap_or_else(|| {
+        let id = Uuid::now_v7().to_string();
+        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unknown"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

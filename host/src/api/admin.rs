@@ -1,0 +1,202 @@
+//! `/admin`: what is loaded, and loading and unloading it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use futures_util::future::join_all;
+use pajamas_plugin_api::{Device, ModelInfo, ModelStats, Task};
+use serde::Serialize;
+
+use super::ApiState;
+use super::access::AccessRecord;
+use super::error::{ApiError, Category};
+use super::models::state_name;
+use crate::engine::{ModelState, ModelStatus, PluginState, PluginStatus};
+
+/// `GET /admin/models`: the models with everything that is known of them, measured where they are loaded.
+pub(super) async fn models(State(state): State<ApiState>) -> Json<List<AdminModel>> {
+    let models = state.engine.models().into_iter().map(async |status| {
+        let stats = match state.engine.loaded(&status.id) {
+            Some(loaded) => loaded.stats().await,
+            None => Ok(None),
+        };
+        let stats = stats.unwrap_or_else(|error| {
+            tracing::warn!(model = status.id, "cannot measure the model: {error}");
+            None
+        });
+        AdminModel::new(status, stats)
+    });
+    Json(List { data: join_all(models).await })
+}
+
+/// `GET /admin/plugins`: the plugins, also those that were refused, with the reason.
+pub(super) async fn plugins(State(state): State<ApiState>) -> Json<List<AdminPlugin>> {
+    Json(List { data: state.engine.plugins().into_iter().map(AdminPlugin::new).collect() })
+}
+
+/// `POST /admin/models/{id}/load` and `…/unload`; names may contain slashes, so the action is what follows the last.
+///
+/// # Errors
+/// When the model does not exist, cannot be loaded, or a web page of another origin asks.
+///
+/// # Cancellation
+/// A load goes on when the client goes away.
+pub(super) async fn change_model(
+    State(state): State<ApiState>,
+    Extension(record): Extension<Arc<AccessRecord>>,
+    Path(action): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    refuse_other_origins(&headers)?;
+    let (id, action) = action.rsplit_once('/').unwrap_or(("", &action));
+    if !matches!(action, "load" | "unload") || id.is_empty() {
+        let message = format!("there is no route POST {}: the path ends with /load or /unload", uri.path());
+        return Err(ApiError::new(StatusCode::NOT_FOUND, Category::NotFound, "route_not_found", message));
+    }
+    record.set_model(id);
+    let changed = if action == "load" {
+        let was_ready = state.engine.model(id).is_some_and(|model| matches!(model.state, ModelState::Ready));
+        state.engine.acquire(id).await?;
+        !was_ready
+    } else {
+        state.engine.unload(id).await?
+    };
+    Ok(Json(Changed { id: id.to_owned(), action: action.to_owned(), changed }).into_response())
+}
+
+/// A POST without a body needs no leave of the browser, so any web page could send one to a server on the same machine.
+fn refuse_other_origins(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let authority =
+        origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    if authority.is_some() && authority == host {
+        return Ok(());
+    }
+    let message = "web pages of other origins must not administer this server";
+    Err(ApiError::new(StatusCode::FORBIDDEN, Category::Permission, "cross_origin", message))
+}
+
+/// A list of something.
+#[derive(Debug, Serialize)]
+pub(super) struct List<T> {
+    data: Vec<T>,
+}
+
+#[derive(Debug, Serialize)]
+struct Changed {
+    id: String,
+    action: String,
+    /// False when the model already was in the state that was asked for.
+    changed: bool,
+}
+
+/// A model as operators see it.
+#[derive(Debug, Serialize)]
+pub(super) struct AdminModel {
+    id: String,
+    aliases: Vec<String>,
+    format: String,
+    path: PathBuf,
+    tasks: Vec<Task>,
+    state: &'static str,
+    /// Why loading failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    plugin: Option<String>,
+    size_bytes: u64,
+    info: Option<Arc<ModelInfo>>,
+    /// Measured memory and occupancy of a loaded model.
+    stats: Option<ModelStats>,
+}
+
+impl AdminModel {
+    fn new(status: ModelStatus, stats: Option<ModelStats>) -> Self {
+        Self {
+            state: state_name(&status.state),
+            error: match status.state {
+                ModelState::Failed(reason) => Some(reason),
+                _ => None,
+            },
+            id: status.id,
+            aliases: status.aliases,
+            format: status.format,
+            path: status.path,
+            tasks: status.tasks,
+            plugin: status.plugin,
+            size_bytes: status.size_bytes,
+            info: status.info,
+            stats,
+        }
+    }
+}
+
+/// A plugin as operators see it.
+#[derive(Debug, Serialize)]
+pub(super) struct AdminPlugin {
+    name: String,
+    version: String,
+    description: String,
+    path: PathBuf,
+    formats: Vec<String>,
+    tasks: Vec<Task>,
+    state: &'static str,
+    /// Why the plugin cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    engine: Option<String>,
+    devices: Vec<Device>,
+}
+
+impl AdminPlugin {
+    fn new(status: PluginStatus) -> Self {
+        let (state, reason) = match status.state {
+            PluginState::Probing => ("probing", None),
+            PluginState::Ready => ("ready", None),
+            PluginState::Running => ("running", None),
+            PluginState::Rejected(reason) => ("rejected", Some(reason)),
+        };
+        Self {
+            name: status.name,
+            version: status.version,
+            description: status.description,
+            path: status.path,
+            formats: status.formats,
+            tasks: status.tasks,
+            state,
+            reason,
+            engine: status.engine,
+            devices: status.devices,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_pages_of_the_server_itself_may_administer_it() {
+        let table = [
+            (None, true),
+            (Some("http://127.0.0.1:8080"), true),
+            (Some("https://127.0.0.1:8080"), true),
+            (Some("http://127.0.0.1:3000"), false),
+            (Some("https://example.com"), false),
+            (Some("null"), false),
+        ];
+        for (origin, allowed) in table {
+            let mut headers =
+                HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("127.0.0.1:8080"))]);
+            headers.extend(origin.map(|origin| (header::ORIGIN, HeaderValue::from_static(origin))));
+            assert_eq!(refuse_other_origins(&headers).is_ok(), allowed, "{origin:?}");
+        }
+    }
+}

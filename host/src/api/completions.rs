@@ -1,0 +1,233 @@
+//! `POST /v1/completions`, OpenAI's legacy interface: the prompt goes to the model as it is.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use pajamas_plugin_api::Task;
+use serde::{Deserialize, Serialize};
+
+use super::ApiState;
+use super::access::AccessRecord;
+use super::decoder::{Decoder, FinishReason, Update};
+use super::error::ApiError;
+use super::generation::{self, Answer, Format, Generation, UsageBody};
+use super::json::{JsonBody, Present};
+use super::limits::{CHOICES_MAX, COMPLETION_TOKENS_DEFAULT, TOP_LOGPROBS_MAX};
+use super::logprobs::CompletionLogprobs;
+use super::meta::{self, Meta};
+use super::params::{GenerateOptions, GenerateSpec, in_range, refuse};
+use super::prompts::{Prompt, Prompts};
+use super::sse::{Events, WriteEvents};
+
+/// Completes one or more prompts.
+///
+/// Control tokens in a prompt are control tokens: whoever uses this route writes the whole prompt, template included,
+/// as for other servers.
+///
+/// # Errors
+/// When the request is not valid, the model cannot be used, or generation fails before anything was sent.
+///
+/// # Cancellation
+/// The jobs are cancelled when the client goes away, also before the first token.
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    Extension(record): Extension<Arc<AccessRecord>>,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    let spec = CompletionSpec::read(&body)?;
+    drop(body);
+    let model = meta::acquire(&state, &record, &spec.generate.model, &Task::Generate).await?;
+    let meta = Meta::new("cmpl-", spec.generate.model.clone(), &model);
+    let format = CompletionFormat::new(meta, &spec);
+    let streams = spec.generate.stream.is_some();
+    let prompts = spec.prompts.into_iter().map(|prompt| vec![prompt.into_part(true)]).collect();
+    let jobs = generation::submit(&model, &spec.generate, prompts, state.limits.deadline_ms)?;
+    let decoder = || Decoder::new(spec.generate.stops.clone(), None, format.logprobs);
+    let jobs = jobs.into_iter().map(|job| (job, decoder())).collect();
+    Generation::new(jobs, record).respond(streams, format).await
+}
+
+/// What a request asks for, valid.
+#[derive(Debug)]
+struct CompletionSpec {
+    generate: GenerateSpec,
+    prompts: Vec<Prompt>,
+    /// Whether the text begins with the prompt.
+    echo: bool,
+}
+
+/// The fields that only legacy completions have.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CompletionBody {
+    prompt: Option<Prompts>,
+    echo: Option<bool>,
+    logprobs: Option<u32>,
+    best_of: Option<u32>,
+    suffix: Option<Present>,
+}
+
+impl CompletionSpec {
+    fn read(body: &JsonBody) -> Result<Self, ApiError> {
+        let mut generate = body.read::<GenerateOptions>()?.check(Some(COMPLETION_TOKENS_DEFAULT))?;
+        let body = body.read::<CompletionBody>()?;
+        refuse(&[("suffix", &body.suffix, "leave it out")])?;
+        if body.best_of.is_some_and(|best_of| best_of != generate.n) {
+            return Err(ApiError::unsupported("best_of", "leave it out or set it to the value of n"));
+        }
+        if body.logprobs.is_some() {
+            generate.params.top_logprobs =
+                Some(in_range("logprobs", body.logprobs, 0..=TOP_LOGPROBS_MAX, 0)?);
+        }
+        let prompts = Prompts::check(body.prompt, "prompt", CHOICES_MAX)?;
+        if prompts.len() * generate.n as usize > CHOICES_MAX {
+            let problem = format_args!("at most {CHOICES_MAX} answers to all prompts together are allowed");
+            return Err(ApiError::invalid("n", problem));
+        }
+        let echo = body.echo.unwrap_or(false);
+        if echo && body.logprobs.is_some() {
+            return Err(ApiError::unsupported(
+                "echo",
+                "the tokens of a prompt have no logprobs here: leave one out",
+            ));
+        }
+        if echo && prompts.iter().any(|prompt| matches!(prompt, Prompt::Tokens(_))) {
+            return Err(ApiError::unsupported("echo", "only prompts that are text can be repeated"));
+        }
+        Ok(Self { generate, prompts, echo })
+    }
+}
+
+/// Writes the answers to one request.
+struct CompletionFormat {
+    meta: Meta,
+    include_usage: bool,
+    logprobs: bool,
+    answers_per_prompt: usize,
+    /// By answer: the prompt, until it was repeated.
+    echoes: Vec<Option<String>>,
+    usage: UsageBody,
+}
+
+impl CompletionFormat {
+    fn new(meta: Meta, spec: &CompletionSpec) -> Self {
+        let answers_per_prompt = spec.generate.n as usize;
+        let echo = |prompt: &Prompt| match prompt {
+            Prompt::Text(text) if spec.echo => Some(text.clone()),
+            _ => None,
+        };
+        let echoes =
+            spec.prompts.iter().flat_map(|prompt| std::iter::repeat_n(echo(prompt), answers_per_prompt));
+        Self {
+            meta,
+            include_usage: spec.generate.stream.is_some_and(|streaming| streaming.include_usage),
+            logprobs: spec.generate.params.top_logprobs.is_some(),
+            answers_per_prompt,
+            echoes: echoes.collect(),
+            usage: UsageBody::default(),
+        }
+    }
+
+    /// The prompt the first time that answer `index` is written, when it is to be repeated.
+    fn echo(&mut self, index: usize) -> String {
+        self.echoes.get_mut(index).and_then(Option::take).unwrap_or_default()
+    }
+
+    fn push(&self, events: &mut Events, choices: &[Choice], usage: Option<UsageBody>) {
+        events.push(&Chunk {
+            id: &self.meta.id,
+            object: OBJECT,
+            created: self.meta.created,
+            model: &self.meta.model,
+            system_fingerprint: &self.meta.fingerprint,
+            choices,
+            usage: self.include_usage.then_some(usage),
+        });
+    }
+}
+
+impl WriteEvents<Update> for CompletionFormat {
+    fn update(&mut self, update: Update, events: &mut Events) {
+        let index = update.index;
+        let text = self.echo(index) + &update.text;
+        if !text.is_empty() || !update.tokens.is_empty() {
+            let logprobs = self.logprobs.then(|| CompletionLogprobs::new(&update.tokens));
+            self.push(events, &[Choice { index, text, logprobs, finish_reason: None }], None);
+        }
+        if let Some(end) = update.end {
+            self.usage.add(index, self.answers_per_prompt, end.usage);
+            let choice =
+                Choice { index, text: String::new(), logprobs: None, finish_reason: Some(end.reason) };
+            self.push(events, &[choice], None);
+        }
+    }
+
+    fn end(&mut self, events: &mut Events) {
+        if self.include_usage {
+            self.push(events, &[], Some(self.usage));
+        }
+    }
+}
+
+impl Format for CompletionFormat {
+    type Document = Document;
+
+    fn document(mut self, answers: Vec<Answer>) -> Document {
+        let usage = UsageBody::sum(&answers, self.answers_per_prompt);
+        let choices = answers.into_iter().enumerate().map(|(index, answer)| Choice {
+            index,
+            text: self.echo(index) + &answer.text,
+            logprobs: self.logprobs.then(|| CompletionLogprobs::new(&answer.tokens)),
+            finish_reason: answer.reason,
+        });
+        let choices = choices.collect();
+        Document {
+            id: self.meta.id,
+            object: OBJECT,
+            created: self.meta.created,
+            model: self.meta.model,
+            system_fingerprint: self.meta.fingerprint.to_string(),
+            choices,
+            usage,
+        }
+    }
+}
+
+const OBJECT: &str = "text_completion";
+
+#[derive(Debug, Serialize)]
+struct Chunk<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    system_fingerprint: &'a str,
+    choices: &'a [Choice],
+    /// Absent unless asked for; then null in every chunk but the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<UsageBody>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Document {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: String,
+    system_fingerprint: String,
+    choices: Vec<Choice>,
+    usage: UsageBody,
+}
+
+#[derive(Debug, Serialize)]
+struct Choice {
+    index: usize,
+    text: String,
+    logprobs: Option<CompletionLogprobs>,
+    finish_reason: Option<FinishReason>,
+}
+
+#[cfg(test)]
+mod tests;

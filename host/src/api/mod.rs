@@ -1,0 +1,98 @@
+//! The HTTP interface: OpenAI's API, health and administration. HTTP and JSON exist in this module only.
+//!
+//! One file per resource. `docs/http-api.md` lists every route and option. The way of a generating request:
+//! `json` reads the body, `params` and the resource check it, `engine` runs it, `decoder` turns the job's events into
+//! updates, and `generation` and `sse` write them as one document or as a stream.
+//!
+//! No job outlives its request: a client that goes away drops the handler or the body, which drops the job's stream,
+//! which cancels the job.
+
+mod access;
+mod admin;
+mod chat;
+mod completions;
+mod decoder;
+mod embeddings;
+mod error;
+mod generation;
+mod health;
+mod json;
+mod limits;
+mod logprobs;
+mod meta;
+mod models;
+mod params;
+mod prompts;
+mod rerank;
+mod sse;
+#[cfg(test)]
+mod testing;
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{MethodRouter, get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::engine::Engine;
+
+pub use limits::Limits;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Runs the models.
+    pub engine: Engine,
+    /// Bounds that the operator sets.
+    pub limits: Limits,
+    /// When the server started.
+    pub started: Instant,
+}
+
+/// The whole HTTP interface. Every answer, also to an unknown route or after a panic in a handler, carries a request
+/// id, and every error has OpenAI's shape.
+pub fn router(state: ApiState) -> Router {
+    let routes =
+        routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
+    surround(routes, state.limits).with_state(state)
+}
+
+/// Adds what all routes have in common.
+fn surround<S: Clone + Send + Sync + 'static>(routes: Router<S>, limits: Limits) -> Router<S> {
+    routes
+        .fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(DefaultBodyLimit::max(limits.body_bytes))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(axum::middleware::from_fn(access::record))
+}
+
+/// One route; the table is what the documentation is tested against.
+struct Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the test of the documentation reads it"))]
+    method: &'static str,
+    path: &'static str,
+    handler: MethodRouter<ApiState>,
+}
+
+fn routes() -> Vec<Route> {
+    let route = |method, path, handler| Route { method, path, handler };
+    vec![
+        route("POST", "/v1/chat/completions", post(chat::create)),
+        route("POST", "/v1/completions", post(completions::create)),
+        route("POST", "/v1/embeddings", post(embeddings::create)),
+        route("POST", "/v1/rerank", post(rerank::create)),
+        route("GET", "/v1/models", get(models::list)),
+        route("GET", "/v1/models/{*id}", get(models::retrieve)),
+        route("GET", "/health", get(health::health)),
+        route("GET", "/live", get(health::live)),
+        route("GET", "/ready", get(health::ready)),
+        route("GET", "/admin/models", get(admin::models)),
+        route("POST", "/admin/models/{*action}", post(admin::change_model)),
+        route("GET", "/admin/plugins", get(admin::plugins)),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! What can go wrong on the command line, and which exit code says so.
+
+use std::error::Error as _;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+
+use pajamas_plugin_api::ErrorKind;
+use pajamas_plugin_api::manifest::ManifestError;
+
+use super::exit::Exit;
+use crate::ServeError;
+use crate::chat::TemplateError;
+use crate::config::ConfigError;
+use crate::engine::{EngineError, StartError};
+use crate::telemetry::TelemetryError;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The arguments are wrong, or ask for help; clap has the text.
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is no log.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The engine did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The server ended by a fault.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A model could not do its work.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The conversation does not fit the model's chat template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// Another program listens there.
+    #[error("{listen} is in use by another program: stop it, or choose another port with --listen")]
+    PortInUse {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// The system does not let this program listen there.
+    #[error("cannot listen on {listen}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Neither a name of the catalog nor a path.
+    #[error("there is no model called \"{name}\"{}", instead(.known))]
+    UnknownModel {
+        /// What was asked for.
+        name: String,
+        /// Names that exist.
+        known: Vec<String>,
+    },
+    /// A path that exists, but is not one model.
+    #[error("not a model: {problem}")]
+    NotAModel {
+        /// The path, and why not.
+        problem: String,
+    },
+    /// The folder holds no usable plugin.
+    #[error("there is no plugin to check")]
+    Manifest(#[from] ManifestError),
+    /// Arguments that are right one by one, but not together.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// Reading the prompt failed.
+    #[error("cannot read the prompt from standard input")]
+    Input(#[source] io::Error),
+    /// Writing the answer failed.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// The system refused something else.
+    #[error("cannot {attempted}")]
+    System {
+        /// What was attempted.
+        attempted: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// The code to end with.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Arguments(error) if !error.use_stderr() => Exit::Success,
+            // Whoever reads the output has seen enough: `pajamas-host models list | head -1` is no failure.
+            Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
+            Self::Arguments(_)
+            | Self::Config(_)
+            | Self::Telemetry(_)
+            | Self::Template(_)
+            | Self::Usage(_) => Exit::Usage,
+            Self::Start(error) | Self::Serve(ServeError::Start(error)) => start_exit(error),
+            Self::Engine(error) => engine_exit(error),
+            Self::UnknownModel { .. } | Self::Manifest(ManifestError::Read { .. }) => Exit::NoInput,
+            Self::NotAModel { .. } | Self::Manifest(_) => Exit::BadData,
+            Self::PortInUse { .. } | Self::Listen { .. } => Exit::Unavailable,
+            Self::Serve(_) | Self::Input(_) | Self::Output(_) | Self::System { .. } => Exit::Io,
+            Self::Interrupted => Exit::Interrupted,
+        }
+    }
+
+    /// Tells the user, on standard error, with all causes; help goes to standard output. Returns the code to end with.
+    #[must_use]
+    pub fn report(&self) -> Exit {
+        let exit = self.exit();
+        // There is nobody left to tell when this fails.
+        let _ = match self {
+            Self::Arguments(error) => error.print(),
+            _ if exit == Exit::Success => Ok(()),
+            _ => self.print(),
+        };
+        exit
+    }
+
+    fn print(&self) -> io::Result<()> {
+        let mut stderr = io::stderr().lock();
+        writeln!(stderr, "error: {self}")?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            // Errors of TOML show the lines around them.
+            let indented = error.to_string().trim_end().replace('\n', "\n    ");
+            writeln!(stderr, "  caused by: {indented}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+fn start_exit(error: &StartError) -> Exit {
+    match error {
+        StartError::Plugins(_) | StartError::NoPlugins { .. } => Exit::NoInput,
+        StartError::Executable(_) => Exit::Io,
+    }
+}
+
+fn engine_exit(error: &EngineError) -> Exit {
+    match error {
+        EngineError::UnknownModel { .. } => Exit::NoInput,
+        EngineError::UnsupportedTask { .. } => Exit::Usage,
+        EngineError::NoPlugin { .. } => Exit::Unavailable,
+        EngineError::Load { error, .. } | EngineError::Plugin(error) => plugin_exit(error.kind()),
+        EngineError::Worker(_) => Exit::Internal,
+        EngineError::ShuttingDown => Exit::Interrupted,
+    }
+}
+
+fn plugin_exit(kind: ErrorKind) -> Exit {
+    match kind {
+        ErrorKind::Invalid | ErrorKind::Unsupported => Exit::Usage,
+        ErrorKind::BadModel => Exit::BadData,
+        ErrorKind::NotFound => Exit::NoInput,
+        ErrorKind::OutOfMemory | ErrorKind::Overloaded | ErrorKind::Deadline | ErrorKind::Device => {
+            Exit::Unavailable
+        }
+        ErrorKind::Cancelled => Exit::Interrupted,
+        ErrorKind::Internal | ErrorKind::Panic => Exit::Internal,
+    }
+}
+
+/// The end of the sentence that names what is there instead.
+fn instead(names: &[String]) -> String {
+    const SHOWN_MAX: usize = 10;
+    if names.is_empty() {
+        return ", and no model at all: put one into the models folder, or name another folder with --models"
+            .to_owned();
+    }
+    let shown = names.iter().take(SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if names.len() > SHOWN_MAX { " and others" } else { "" };
+    format!(" and no such file; there are: {shown}{more}")
+}
+
+#[cfg(test)]
+mod tests {
+    use pajamas_plugin_api::Error as PluginError;
+
+    use super::*;
+
+    fn load_error(kind: ErrorKind) -> Error {
+        let error = PluginError::new(kind, "m");
+        Error::Engine(EngineError::Load { model: "m".into(), plugin: "p".into(), error })
+    }
+
+    #[test]
+    fn each_kind_of_failure_has_its_code() {
+        let io = |kind: io::ErrorKind| io::Error::from(kind);
+        let listen = "127.0.0.1:1".parse().unwrap();
+        let cases = [
+            (Error::Usage("x"), 64),
+            (Error::Config(ConfigError::Exposed { listen }), 64),
+            (load_error(ErrorKind::BadModel), 65),
+            (load_error(ErrorKind::OutOfMemory), 69),
+            (load_error(ErrorKind::Invalid), 64),
+            (load_error(ErrorKind::Panic), 70),
+            (Error::Engine(EngineError::UnknownModel { name: "m".into() }), 66),
+            (Error::Start(StartError::NoPlugins { dir: "/p".into() }), 66),
+            (Error::UnknownModel { name: "m".into(), known: vec![] }, 66),
+            (Error::PortInUse { listen }, 69),
+            (Error::Output(io(io::ErrorKind::StorageFull)), 74),
+            (Error::Output(io(io::ErrorKind::BrokenPipe)), 0),
+            (Error::Interrupted, 130),
+        ];
+        for (error, code) in cases {
+            assert_eq!(error.exit().code(), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_model_is_answered_with_those_that_exist() {
+        let message = |known: &[&str]| {
+            let known = known.iter().map(|name| (*name).to_owned()).collect();
+            Error::UnknownModel { name: "x".into(), known }.to_string()
+        };
+        assert_eq!(message(&["a", "b"]), "there is no model called \"x\" and no such file; there are: a, b");
+        assert!(message(&["a"; 11]).ends_with("a and others"));
+        assert!(message(&[]).contains("no model at all"));
+    }
+}

@@ -1,0 +1,176 @@
+//! `run`: a conversation with a model in the terminal, by an engine in this process.
+
+mod answer;
+mod conversation;
+mod prompt;
+
+use std::time::{Duration, Instant};
+
+use pajamas_plugin_api::{GenerateParams, Task};
+use serde_json::json;
+use uuid::Uuid;
+
+use self::answer::Answer;
+use self::conversation::Conversation;
+use super::print::Printer;
+use super::{Error, block_on, resolve};
+use crate::config::Config;
+use crate::engine::{Engine, LoadedModel};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// A model's name, or the path of its file or folder
+    #[arg(value_name = "MODEL")]
+    model: String,
+    /// What to ask; without it, standard input is the question, or a terminal becomes a conversation
+    prompt: Option<String>,
+    /// Instructions that hold for the whole conversation
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// 0 always takes the most probable token, up to 2 [default: 1]
+    #[arg(long, value_name = "NUMBER", value_parser = temperature)]
+    temperature: Option<f32>,
+    /// Most tokens of an answer [default: until the context is full]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: Option<u32>,
+    /// The same seed gives the same answer [default: a random one]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+}
+
+pub(super) fn run(mut config: Config, args: RunArgs, json: bool) -> Result<(), Error> {
+    let prompt = match &args.prompt {
+        Some(prompt) => Some(prompt.clone()),
+        None => prompt::piped()?,
+    };
+    if prompt.as_deref().is_some_and(|prompt| prompt.trim().is_empty()) {
+        return Err(Error::Usage("the prompt is empty: ask something"));
+    }
+    if json && prompt.is_none() {
+        return Err(Error::Usage("--json prints one answer: give it a PROMPT, or one on standard input"));
+    }
+    let id = resolve::model(&args.model, &mut config)?.id;
+    block_on(async {
+        let engine = Engine::start(&config)?;
+        let result = converse(&engine, &id, args, prompt, json).await;
+        engine.shutdown(Duration::ZERO).await;
+        result
+    })
+}
+
+async fn converse(
+    engine: &Engine,
+    id: &str,
+    args: RunArgs,
+    prompt: Option<String>,
+    json: bool,
+) -> Result<(), Error> {
+    let model = or_interrupt(async { Ok(engine.acquire(id).await?) }).await?;
+    model.require(&Task::Generate)?;
+    let conversation = Conversation::new(model.info(), args.system.as_deref(), params(&args))?;
+    match prompt {
+        Some(prompt) => answer_once(&model, conversation, prompt, json).await,
+        None => talk(engine, &model, conversation).await,
+    }
+}
+
+async fn answer_once(
+    model: &LoadedModel,
+    mut conversation: Conversation,
+    prompt: String,
+    json: bool,
+) -> Result<(), Error> {
+    let mut printer = Printer::stdout();
+    let show = |text: &str| if json { Ok(()) } else { printer.piece(text) };
+    let answer = or_interrupt(ask(model, &mut conversation, prompt, show)).await?;
+    if json {
+        return printer.json(&json!({
+            "model": model.id(),
+            "plugin": model.plugin(),
+            "seed": conversation.seed(),
+            "text": answer.text,
+            "finish_reason": answer.finish,
+            "usage": answer.usage,
+            "first_token_ms": answer.first_token.as_millis() as u64,
+            "tokens_per_second": (answer.tokens_per_second() * 10.0).round() / 10.0,
+        }));
+    }
+    printer.line("")?;
+    prompt::note(&answer.to_string());
+    Ok(())
+}
+
+/// Questions from the terminal until it ends. Ctrl-C stops an answer, and between answers the conversation.
+async fn talk(engine: &Engine, model: &LoadedModel, mut conversation: Conversation) -> Result<(), Error> {
+    prompt::note(&format!(
+        "{} by {}; /clear forgets the conversation, Ctrl-D ends it",
+        model.id(),
+        model.plugin()
+    ));
+    let mut printer = Printer::stdout();
+    while let Some(line) = or_interrupt(prompt::ask()).await? {
+        let question = match line.trim() {
+            "" => continue,
+            "/clear" => {
+                conversation.clear();
+                continue;
+            }
+            question => question.to_owned(),
+        };
+        let answer = or_interrupt(async {
+            // Loads the model again if its plugin has crashed since.
+            let model = engine.acquire(model.id()).await?;
+            ask(&model, &mut conversation, question, |text| printer.piece(text)).await
+        })
+        .await;
+        printer.line("")?;
+        match answer {
+            Ok(answer) => prompt::note(&answer.to_string()),
+            Err(Error::Interrupted) => prompt::note("interrupted"),
+            // Such as a conversation that has become too long: /clear helps, and the model stays loaded.
+            Err(error @ (Error::Engine(_) | Error::Template(_))) => prompt::note(&crate::error_chain(&error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Asks one question. It stays in the conversation only with its answer.
+async fn ask(
+    model: &LoadedModel,
+    conversation: &mut Conversation,
+    question: String,
+    show: impl FnMut(&str) -> Result<(), Error>,
+) -> Result<Answer, Error> {
+    let started = Instant::now();
+    let request = conversation.request(&question)?;
+    let answer = answer::receive(model.submit(request)?, started, show).await?;
+    conversation.add(question, answer.text.clone());
+    Ok(answer)
+}
+
+/// The future's result, unless Ctrl-C comes first: the future is then dropped, which cancels a running job.
+async fn or_interrupt<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::select! {
+        result = future => result,
+        caught = tokio::signal::ctrl_c() => match caught {
+            Ok(()) => Err(Error::Interrupted),
+            Err(source) => Err(Error::System { attempted: "install a signal handler", source }),
+        },
+    }
+}
+
+fn params(args: &RunArgs) -> GenerateParams {
+    let defaults = GenerateParams::default();
+    GenerateParams {
+        max_tokens: args.max_tokens,
+        temperature: args.temperature.unwrap_or(defaults.temperature),
+        seed: args.seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0),
+        ..defaults
+    }
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=2.0).contains(number));
+    number.ok_or_else(|| "expected a number from 0 to 2".to_owned())
+}

@@ -1,0 +1,138 @@
+//! The configuration as the user typed it: one layer, in which everything may be left out.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::value::{BodyBytes, Listen, LogFilter, LogFormat, Millis, PluginName};
+use super::{CONFIG_BYTES_MAX, ConfigError, Options, PluginConfig};
+
+/// One layer of the configuration. [`super::Config`] has the meaning of the fields.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// Address and port.
+    pub listen: Option<Listen>,
+    /// Allows other addresses than loopback ones.
+    pub insecure: Option<bool>,
+    /// Folder of the plugins.
+    pub plugins_dir: Option<PathBuf>,
+    /// Folders of the models.
+    pub models_dirs: Option<Vec<PathBuf>>,
+    /// Folder of the cache.
+    pub cache_dir: Option<PathBuf>,
+    /// Runs plugins inside the host.
+    pub in_process: Option<bool>,
+    /// Patience with running requests at the end.
+    pub drain_timeout_ms: Option<Millis>,
+    /// The log.
+    pub log: RawLog,
+    /// Bounds on requests.
+    pub limits: RawLimits,
+    /// Patience with workers.
+    pub worker: RawWorker,
+    /// Settings for single plugins.
+    pub plugins: BTreeMap<PluginName, RawPlugin>,
+}
+
+/// The table `[log]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLog {
+    /// Which events are logged.
+    pub level: Option<LogFilter>,
+    /// How a line looks.
+    pub format: Option<LogFormat>,
+}
+
+/// The table `[limits]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLimits {
+    /// Largest body of a request.
+    pub body_bytes: Option<BodyBytes>,
+}
+
+/// The table `[worker]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawWorker {
+    /// From the start to the end of the handshake.
+    pub start_timeout_ms: Option<Millis>,
+    /// One look at the devices or at a model's metadata.
+    pub probe_timeout_ms: Option<Millis>,
+    /// Loading a model.
+    pub load_timeout_ms: Option<Millis>,
+    /// A client that reads nothing.
+    pub stall_timeout_ms: Option<Millis>,
+}
+
+/// A table `[plugins.NAME]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawPlugin {
+    /// Options for every load by this plugin.
+    pub options: Options,
+}
+
+impl RawConfig {
+    /// Reads a file. Relative paths in it are taken from the file's own folder, so that it means the same everywhere.
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let len = fs::metadata(path).map_err(read)?.len();
+        if len > CONFIG_BYTES_MAX {
+            return Err(ConfigError::TooLarge { path: path.to_owned(), len });
+        }
+        let text = fs::read_to_string(path).map_err(read)?;
+        let mut raw: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        if let Some(folder) = path.parent() {
+            raw.move_paths_to(folder);
+        }
+        Ok(raw)
+    }
+
+    /// This layer, with what it leaves out taken from a lower one. A list or an option replaces the lower one whole.
+    #[must_use]
+    pub(super) fn or(self, lower: Self) -> Self {
+        let (log, limits, worker) = (self.log, self.limits, self.worker);
+        let mut plugins = lower.plugins;
+        for (name, plugin) in self.plugins {
+            plugins.entry(name).or_default().options.0.extend(plugin.options.0);
+        }
+        Self {
+            listen: self.listen.or(lower.listen),
+            insecure: self.insecure.or(lower.insecure),
+            plugins_dir: self.plugins_dir.or(lower.plugins_dir),
+            models_dirs: self.models_dirs.or(lower.models_dirs),
+            cache_dir: self.cache_dir.or(lower.cache_dir),
+            in_process: self.in_process.or(lower.in_process),
+            drain_timeout_ms: self.drain_timeout_ms.or(lower.drain_timeout_ms),
+            log: RawLog { level: log.level.or(lower.log.level), format: log.format.or(lower.log.format) },
+            limits: RawLimits { body_bytes: limits.body_bytes.or(lower.limits.body_bytes) },
+            worker: RawWorker {
+                start_timeout_ms: worker.start_timeout_ms.or(lower.worker.start_timeout_ms),
+                probe_timeout_ms: worker.probe_timeout_ms.or(lower.worker.probe_timeout_ms),
+                load_timeout_ms: worker.load_timeout_ms.or(lower.worker.load_timeout_ms),
+                stall_timeout_ms: worker.stall_timeout_ms.or(lower.worker.stall_timeout_ms),
+            },
+            plugins,
+        }
+    }
+
+    fn move_paths_to(&mut self, folder: &Path) {
+        let folders = self.models_dirs.iter_mut().flatten();
+        for path in folders.chain(&mut self.plugins_dir).chain(&mut self.cache_dir) {
+            // Joining an absolute path gives that path.
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+impl RawPlugin {
+    pub(super) fn build(self) -> PluginConfig {
+        PluginConfig { options: self.options.0 }
+    }
+}

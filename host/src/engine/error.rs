@@ -1,0 +1,102 @@
+//! What can go wrong between a request and its answer, in the words of the person who sent it.
+
+use std::sync::Arc;
+
+use pajamas_plugin_api::{Error as PluginError, ErrorKind, Task};
+
+/// Why a request could not be served. Cloneable, because all that wait for one load get the same failure.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No model of this name or alias.
+    #[error("the model \"{name}\" does not exist: GET /v1/models lists what is there")]
+    UnknownModel {
+        /// The name as asked for.
+        name: String,
+    },
+    /// The model cannot do what was asked.
+    #[error("the model \"{model}\" does not support the task \"{task}\"; it supports: {supported}")]
+    UnsupportedTask {
+        /// The model.
+        model: String,
+        /// What was asked.
+        task: Task,
+        /// What it can do, comma-separated.
+        supported: String,
+    },
+    /// No installed plugin can serve the model; the reasons name each plugin.
+    #[error("no installed plugin can serve the model \"{model}\": {reasons}")]
+    NoPlugin {
+        /// The model.
+        model: String,
+        /// Why not, plugin by plugin.
+        reasons: String,
+    },
+    /// Loading failed.
+    #[error("the model \"{model}\" could not be loaded by plugin {plugin}: {error}")]
+    Load {
+        /// The model.
+        model: String,
+        /// The plugin.
+        plugin: String,
+        /// The plugin's error.
+        error: PluginError,
+    },
+    /// The plugin answered with an error.
+    #[error("{0}")]
+    Plugin(PluginError),
+    /// The worker process died or was killed; only the requests that it held are affected.
+    #[error("{0}")]
+    Worker(Arc<WorkerFailure>),
+    /// The host is shutting down.
+    #[error("the server is shutting down: try another one or try again later")]
+    ShuttingDown,
+}
+
+impl EngineError {
+    /// The plugin's kind of error, where there is one.
+    #[must_use]
+    pub fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Load { error, .. } | Self::Plugin(error) => Some(error.kind()),
+            _ => None,
+        }
+    }
+
+    /// Whether the same request may succeed when sent again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Worker(failure) => failure.retryable,
+            Self::Load { error, .. } | Self::Plugin(error) => {
+                matches!(error.kind(), ErrorKind::Overloaded | ErrorKind::Deadline | ErrorKind::OutOfMemory)
+            }
+            Self::ShuttingDown => true,
+            _ => false,
+        }
+    }
+}
+
+/// How a worker ended, with its last words.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the worker of plugin {plugin} {what}{}", LastLines(.last_lines))]
+pub struct WorkerFailure {
+    /// The plugin.
+    pub plugin: String,
+    /// What happened, such as `was killed by SIGSEGV (invalid memory access)`.
+    pub what: String,
+    /// The last lines that it wrote to its output.
+    pub last_lines: Vec<String>,
+    /// Whether the same request may succeed when sent again.
+    pub retryable: bool,
+}
+
+struct LastLines<'a>(&'a [String]);
+
+impl std::fmt::Display for LastLines<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        write!(f, "; its last output: {}", self.0.join(" | "))
+    }
+}

@@ -1,0 +1,271 @@
+//! The life of a model: loaded on demand by the best plugin that can, unloaded when asked.
+
+use std::sync::Arc;
+use std::time::{Instant, UNIX_EPOCH};
+
+use futures_util::future::{BoxFuture, FutureExt as _, Shared as SharedFuture};
+use pajamas_plugin_api::{Error, LoadSpec, ModelInfo, Task};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::error::EngineError;
+use super::loaded::{Extensions, Loaded};
+use super::pool::PluginEntry;
+use super::status::{ModelState, ModelStatus};
+use super::{Shared, plugin_cache_dir};
+use crate::models::ModelSpec;
+use crate::plugins::select::{Candidate, ProbeState, Verdict, Wanted, select};
+use crate::plugins::{CallError, StartError};
+
+type LoadOutcome = Result<Arc<Loaded>, EngineError>;
+type LoadFuture = SharedFuture<BoxFuture<'static, LoadOutcome>>;
+
+/// A model of the catalog and what became of it.
+#[derive(Debug)]
+pub(super) struct ModelEntry {
+    spec: ModelSpec,
+    slot: Mutex<Slot>,
+    /// Metadata and plugin of the last load.
+    last: Mutex<Option<(Arc<ModelInfo>, String)>>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Unloaded,
+    Loading(LoadFuture),
+    Ready(Arc<Loaded>),
+    Failed(String),
+}
+
+impl ModelEntry {
+    pub(super) fn new(spec: ModelSpec) -> Self {
+        Self { spec, slot: Mutex::new(Slot::Unloaded), last: Mutex::new(None) }
+    }
+
+    pub(super) fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    pub(super) fn status(&self) -> ModelStatus {
+        let state = match &*self.slot.lock() {
+            Slot::Unloaded => ModelState::Unloaded,
+            Slot::Loading(_) => ModelState::Loading,
+            Slot::Ready(loaded) if loaded.is_alive() => ModelState::Ready,
+            Slot::Ready(_) => {
+                ModelState::Failed("its worker ended; the next request loads it again".to_owned())
+            }
+            Slot::Failed(reason) => ModelState::Failed(reason.clone()),
+        };
+        let last = self.last.lock().clone();
+        let (info, plugin) = last.unzip();
+        let spec = &self.spec;
+        let modified = spec.modified.duration_since(UNIX_EPOCH);
+        ModelStatus {
+            id: spec.id.clone(),
+            aliases: spec.aliases.clone(),
+            format: spec.format.clone(),
+            path: spec.path.clone(),
+            tasks: info
+                .as_ref()
+                .map_or_else(|| spec.tasks_override.clone().unwrap_or_default(), |info| info.tasks.clone()),
+            state,
+            plugin,
+            created_unix_s: modified.map_or(0, |since| since.as_secs()),
+            size_bytes: spec.size_bytes,
+            info,
+        }
+    }
+
+    /// The model, if it is in memory.
+    pub(super) fn ready(&self) -> Option<Arc<Loaded>> {
+        match &*self.slot.lock() {
+            Slot::Ready(loaded) if loaded.is_alive() => Some(Arc::clone(loaded)),
+            _ => None,
+        }
+    }
+
+    /// Drops the model without waiting for its jobs.
+    pub(super) fn forget(&self) -> Option<Arc<Loaded>> {
+        match std::mem::replace(&mut *self.slot.lock(), Slot::Unloaded) {
+            Slot::Ready(loaded) => Some(loaded),
+            Slot::Unloaded | Slot::Loading(_) | Slot::Failed(_) => None,
+        }
+    }
+
+    /// Drops the model and waits until its last job has ended. Returns whether it was loaded.
+    pub(super) async fn unload(&self) -> bool {
+        let Some(loaded) = self.forget() else { return false };
+        let mut gone = loaded.gone.subscribe();
+        drop(loaded);
+        // An error means that the sender is gone, and the model with it.
+        while gone.changed().await.is_ok() {}
+        tracing::info!(model = self.spec.id, "model unloaded");
+        true
+    }
+}
+
+/// The loaded model, from memory or by loading it; one load serves all who wait.
+pub(super) async fn acquire(shared: &Arc<Shared>, entry: &Arc<ModelEntry>) -> LoadOutcome {
+    let load = {
+        let mut slot = entry.slot.lock();
+        match &*slot {
+            Slot::Ready(loaded) if loaded.is_alive() => return Ok(Arc::clone(loaded)),
+            Slot::Loading(load) => load.clone(),
+            Slot::Unloaded | Slot::Failed(_) | Slot::Ready(_) => {
+                let task = tokio::spawn(load(Arc::clone(shared), Arc::clone(entry)));
+                let load = task
+                    .map(|joined| {
+                        joined.unwrap_or_else(|e| {
+                            Err(EngineError::Plugin(Error::internal(format!("the load was abandoned: {e}"))))
+                        })
+                    })
+                    .boxed()
+                    .shared();
+                *slot = Slot::Loading(load.clone());
+                load
+            }
+        }
+    };
+    load.await
+}
+
+async fn load(shared: Arc<Shared>, entry: Arc<ModelEntry>) -> LoadOutcome {
+    let outcome = load_with_best_plugin(&shared, &entry.spec).await;
+    *entry.slot.lock() = match &outcome {
+        Ok(loaded) => {
+            *entry.last.lock() = Some((Arc::clone(&loaded.info), loaded.plugin.clone()));
+            Slot::Ready(Arc::clone(loaded))
+        }
+        Err(error) => {
+            tracing::error!(model = entry.spec.id, "{error}");
+            Slot::Failed(error.to_string())
+        }
+    };
+    outcome
+}
+
+/// Tries the plugins in the order of selection; the first failure is the one that is reported.
+async fn load_with_best_plugin(shared: &Shared, spec: &ModelSpec) -> LoadOutcome {
+    let mut first_error = None;
+    for plugin in candidates(shared, spec).await? {
+        match load_with(shared, spec, &plugin).await {
+            Ok(loaded) => return Ok(Arc::new(loaded)),
+            Err(error) => {
+                tracing::warn!(model = spec.id, plugin = plugin.name(), "load failed: {error}");
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    Err(first_error.unwrap_or_else(|| no_plugin(spec, &[])))
+}
+
+/// The plugins that fit, best first.
+async fn candidates(shared: &Shared, spec: &ModelSpec) -> Result<Vec<Arc<PluginEntry>>, EngineError> {
+    let plugins = shared.pool.plugins();
+    let mut probes = Vec::with_capacity(plugins.len());
+    for plugin in plugins {
+        // The probe of a plugin for other formats is not waited for: it is rejected by its manifest.
+        let relevant = plugin.found.manifest.formats.contains(&spec.format);
+        probes.push(if relevant { plugin.probe_state().await } else { ProbeState::Unknown });
+    }
+    let candidates: Vec<Candidate<'_>> = plugins
+        .iter()
+        .zip(&probes)
+        .map(|(plugin, probe)| Candidate { manifest: &plugin.found.manifest, probe })
+        .collect();
+    let wanted = Wanted {
+        format: &spec.format,
+        tasks: spec.tasks_override.as_deref().unwrap_or_default(),
+        pin: spec.plugin_pin.as_deref(),
+    };
+    let verdicts = select(wanted, &candidates, shared.pool.machine());
+    let fitting: Vec<Arc<PluginEntry>> = verdicts
+        .iter()
+        .filter(|verdict| verdict.outcome.is_ok())
+        .filter_map(|verdict| plugins.iter().find(|plugin| plugin.name() == verdict.plugin).cloned())
+        .collect();
+    if fitting.is_empty() { Err(no_plugin(spec, &verdicts)) } else { Ok(fitting) }
+}
+
+fn no_plugin(spec: &ModelSpec, verdicts: &[Verdict]) -> EngineError {
+    let reasons: Vec<String> = verdicts
+        .iter()
+        .filter_map(|verdict| verdict.outcome.as_ref().err().map(|why| format!("{}: {why}", verdict.plugin)))
+        .collect();
+    EngineError::NoPlugin { model: spec.id.clone(), reasons: reasons.join("; ") }
+}
+
+async fn load_with(shared: &Shared, spec: &ModelSpec, plugin: &PluginEntry) -> Result<Loaded, EngineError> {
+    let started = Instant::now();
+    tracing::info!(model = spec.id, plugin = plugin.name(), path = %spec.path.display(), "loading model");
+    let worker = plugin.worker().await.map_err(start_error)?;
+    let mut options = plugin.load_options.clone();
+    options.extend(spec.options.clone());
+    let load_spec = LoadSpec {
+        path: spec.path.clone(),
+        options,
+        cache_dir: Some(plugin_cache_dir(&shared.cache_dir, plugin.name())),
+    };
+    let handle = worker.load(&load_spec, shared.load_timeout).await.map_err(|error| match error {
+        CallError::Plugin(error) => {
+            EngineError::Load { model: spec.id.clone(), plugin: plugin.name().to_owned(), error }
+        }
+        CallError::Worker(failure) => EngineError::Worker(failure),
+    })?;
+    let elapsed_ms = started.elapsed().as_millis() as u64;
+    tracing::info!(model = spec.id, plugin = plugin.name(), elapsed_ms, "model loaded");
+    Ok(Loaded {
+        id: spec.id.clone(),
+        plugin: plugin.name().to_owned(),
+        plugin_version: plugin.found.manifest.version.to_string(),
+        info: Arc::new(restrict(handle.info(), spec)),
+        handle,
+        extensions: Extensions::default(),
+        gone: watch::channel(()).0,
+    })
+}
+
+/// The plugin's metadata with what the operator said in `model.toml`.
+fn restrict(info: &ModelInfo, spec: &ModelSpec) -> ModelInfo {
+    let mut info = info.clone();
+    if let Some(tasks) = &spec.tasks_override {
+        info.tasks.retain(|task: &Task| tasks.contains(task));
+    }
+    if !spec.labels.is_empty() {
+        info.labels.clone_from(&spec.labels);
+    }
+    info
+}
+
+/// Metadata of a model that need not be in the catalog.
+pub(super) async fn inspect(shared: &Shared, spec: &ModelSpec) -> Result<(String, ModelInfo), EngineError> {
+    let mut first_error = None;
+    for plugin in candidates(shared, spec).await? {
+        let worker = plugin.worker().await.map_err(start_error)?;
+        match worker.inspect(&spec.path, shared.probe_timeout).await {
+            Ok(Some(info)) => return Ok((plugin.name().to_owned(), restrict(&info, spec))),
+            Ok(None) => {}
+            Err(error) => {
+                first_error.get_or_insert(call_error(error));
+            }
+        }
+    }
+    Err(first_error.unwrap_or_else(|| {
+        let message = format!("no plugin can inspect {}", spec.path.display());
+        EngineError::Plugin(Error::unsupported(message))
+    }))
+}
+
+pub(super) fn call_error(error: CallError) -> EngineError {
+    match error {
+        CallError::Plugin(error) => EngineError::Plugin(error),
+        CallError::Worker(failure) => EngineError::Worker(failure),
+    }
+}
+
+fn start_error(error: StartError) -> EngineError {
+    match error {
+        StartError::Died(failure) => EngineError::Worker(failure),
+        other => EngineError::Plugin(Error::internal(other.to_string())),
+    }
+}

@@ -1,0 +1,180 @@
+//! A loaded model and its running jobs.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use pajamas_plugin_api::{ErrorKind, ModelInfo, ModelStats, Request, Task};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::error::EngineError;
+use super::job::JobEvent;
+use super::{Shared, lifecycle};
+use crate::plugins::{JobReceiver, ModelHandle};
+
+/// A model in a worker; dropping the last reference unloads it.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) id: String,
+    pub(super) plugin: String,
+    pub(super) plugin_version: String,
+    pub(super) info: Arc<ModelInfo>,
+    pub(super) handle: ModelHandle,
+    pub(super) extensions: Extensions,
+    /// Dropped with the model: tells who waits for its end.
+    pub(super) gone: watch::Sender<()>,
+}
+
+/// One value per type, made on first use.
+#[derive(Default)]
+pub(super) struct Extensions(Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>);
+
+impl std::fmt::Debug for Extensions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Extensions").field(&self.0.lock().len()).finish()
+    }
+}
+
+impl Loaded {
+    pub(super) fn is_alive(&self) -> bool {
+        self.handle.worker().is_alive()
+    }
+}
+
+/// A loaded model, ready for jobs. Keeps the model in memory while it lives.
+#[derive(Clone, Debug)]
+pub struct LoadedModel {
+    loaded: Arc<Loaded>,
+    shared: Arc<Shared>,
+}
+
+impl LoadedModel {
+    pub(super) fn new(loaded: Arc<Loaded>, shared: Arc<Shared>) -> Self {
+        Self { loaded, shared }
+    }
+
+    /// The model's public name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.loaded.id
+    }
+
+    /// Name of the plugin that serves it.
+    #[must_use]
+    pub fn plugin(&self) -> &str {
+        &self.loaded.plugin
+    }
+
+    /// Version of the plugin that serves it.
+    #[must_use]
+    pub fn plugin_version(&self) -> &str {
+        &self.loaded.plugin_version
+    }
+
+    /// Metadata as loaded.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        &self.loaded.info
+    }
+
+    /// Whether the model can do this.
+    #[must_use]
+    pub fn supports(&self, task: &Task) -> bool {
+        self.loaded.info.tasks.contains(task)
+    }
+
+    /// Like [`LoadedModel::supports`], with an error that says what the model can do.
+    ///
+    /// # Errors
+    /// The model does not offer the task.
+    pub fn require(&self, task: &Task) -> Result<(), EngineError> {
+        if self.supports(task) {
+            return Ok(());
+        }
+        let supported: Vec<&str> = self.loaded.info.tasks.iter().map(Task::name).collect();
+        Err(EngineError::UnsupportedTask {
+            model: self.loaded.id.clone(),
+            task: task.clone(),
+            supported: supported.join(", "),
+        })
+    }
+
+    /// Starts a job. Never waits; the job's own errors arrive in the stream.
+    ///
+    /// # Errors
+    /// The host is shutting down, the worker has ended, or the request is too large for it.
+    pub fn submit(&self, request: Request) -> Result<JobStream, EngineError> {
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(EngineError::ShuttingDown);
+        }
+        let receiver = self.loaded.handle.submit(&request)?;
+        Ok(JobStream { receiver, model: Arc::clone(&self.loaded), _token: self.shared.jobs.token() })
+    }
+
+    /// Measured memory and occupancy; `None` when the plugin does not measure.
+    ///
+    /// # Errors
+    /// The worker has ended or the plugin failed.
+    pub async fn stats(&self) -> Result<Option<ModelStats>, EngineError> {
+        let timeout = self.shared.probe_timeout;
+        self.loaded.handle.stats(timeout).await.map_err(lifecycle::call_error)
+    }
+
+    /// A value that lives with the loaded model, such as its compiled chat template; made by the first caller.
+    pub fn extension<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut values = self.loaded.extensions.0.lock();
+        if let Some(value) = values.get(&TypeId::of::<T>()).cloned().and_then(|v| v.downcast().ok()) {
+            return value;
+        }
+        let value = Arc::new(make());
+        values.insert(TypeId::of::<T>(), Arc::<T>::clone(&value));
+        value
+    }
+}
+
+/// The events of a running job. Dropping it before the terminal event cancels the job at once.
+#[derive(Debug)]
+pub struct JobStream {
+    receiver: JobReceiver,
+    /// The model stays loaded while the job runs.
+    model: Arc<Loaded>,
+    /// Shutdown waits for it.
+    _token: TaskTrackerToken,
+}
+
+impl JobStream {
+    /// The next event; `None` after the terminal one.
+    ///
+    /// # Cancellation
+    /// Nothing is lost.
+    pub async fn next(&mut self) -> Option<JobEvent> {
+        std::future::poll_fn(|context| self.poll_event(context)).await
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<JobEvent>> {
+        let event = std::task::ready!(self.receiver.poll_next(context));
+        if let Some(JobEvent::Failed(error)) = &event
+            && !matches!(
+                error.kind(),
+                Some(ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::Cancelled)
+            )
+        {
+            tracing::warn!(model = self.model.id, plugin = self.model.plugin, "job failed: {error}");
+        }
+        Poll::Ready(event)
+    }
+}
+
+impl Stream for JobStream {
+    type Item = JobEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<JobEvent>> {
+        self.poll_event(context)
+    }
+}

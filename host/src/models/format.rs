@@ -1,0 +1,127 @@
+//! Which format a path has, told by its name and, for a folder, by what it contains.
+
+use std::path::Path;
+
+/// The formats that the host knows by extension. An MLX model is a folder with `config.json` and safetensors instead.
+pub const FORMATS: &[(&str, &str)] = &[
+    ("gguf", "gguf"),
+    ("onnx", "onnx"),
+    ("engine", "tensorrt"),
+    ("plan", "tensorrt"),
+    ("mlpackage", "coreml"),
+    ("mlmodelc", "coreml"),
+    ("pte", "executorch"),
+];
+
+/// Extensions of [`FORMATS`] that end the name of a folder.
+const FOLDER_EXTENSIONS: [&str; 2] = ["mlpackage", "mlmodelc"];
+
+/// The format of a file.
+pub(super) fn of_file(path: &Path, plugin_formats: &[String]) -> Option<String> {
+    let extension = extension(path)?;
+    let known = FORMATS.iter().find(|(known, _)| *known == extension);
+    match known {
+        Some((extension, _)) if FOLDER_EXTENSIONS.contains(extension) => None,
+        Some((_, format)) => Some((*format).to_owned()),
+        None => plugin_formats.contains(&extension).then_some(extension),
+    }
+}
+
+/// The format of a folder that contains files of these names. `config.json` beside safetensors is what MLX loads.
+pub(super) fn of_folder<'a>(path: &Path, files: impl Iterator<Item = &'a Path>) -> Option<&'static str> {
+    let by_name = extension(path).filter(|extension| FOLDER_EXTENSIONS.contains(&extension.as_str()));
+    if by_name.is_some() {
+        return Some("coreml");
+    }
+    let (mut has_config, mut has_weights) = (false, false);
+    for file in files {
+        has_config |= file.file_name().is_some_and(|name| name == "config.json");
+        has_weights |= extension(file).is_some_and(|extension| extension == "safetensors");
+    }
+    (has_config && has_weights).then_some("mlx")
+}
+
+/// One part of a GGUF model in several files: `base-00001-of-00003.gguf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part<'a> {
+    /// What the names of all parts begin with.
+    pub(super) base: &'a str,
+    /// Its number, from 1.
+    pub(super) number: u32,
+    /// How many parts there are.
+    pub(super) count: u32,
+}
+
+impl<'a> Part<'a> {
+    /// Reads the stem of a file's name; `None` when it does not have the form of a part's.
+    pub(super) fn of(stem: &'a str) -> Option<Self> {
+        let number = |text: &str| {
+            let is_number = text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| text.parse().ok()).flatten()
+        };
+        let (rest, count) = stem.rsplit_once("-of-")?;
+        let (base, part) = rest.rsplit_once('-')?;
+        let part = Self { base, number: number(part)?, count: number(count)? };
+        (!base.is_empty() && (1..=part.count).contains(&part.number)).then_some(part)
+    }
+
+    /// The file name of the part with this number.
+    pub(super) fn file_name(&self, number: u32) -> String {
+        format!("{}-{number:05}-of-{:05}.gguf", self.base, self.count)
+    }
+}
+
+fn extension(path: &Path) -> Option<String> {
+    path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_told_by_extension() {
+        let own = ["echo".to_owned()];
+        let cases = [
+            ("a.gguf", Some("gguf")),
+            ("a.GGUF", Some("gguf")),
+            ("a.b.onnx", Some("onnx")),
+            ("a.engine", Some("tensorrt")),
+            ("a.plan", Some("tensorrt")),
+            ("a.pte", Some("executorch")),
+            ("a.echo", Some("echo")),
+            ("a.mlpackage", None),
+            ("a.safetensors", None),
+            ("gguf", None),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(of_file(Path::new(name), &own).as_deref(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn folders_are_told_by_extension_or_content() {
+        let cases: [(&str, &[&str], Option<&str>); 5] = [
+            ("a.mlpackage", &["Manifest.json"], Some("coreml")),
+            ("a.mlmodelc", &[], Some("coreml")),
+            ("llama", &["config.json", "model-00001-of-00002.safetensors"], Some("mlx")),
+            ("llama", &["config.json", "model.onnx"], None),
+            ("llama", &["model.safetensors"], None),
+        ];
+        for (name, files, expected) in cases {
+            assert_eq!(of_folder(Path::new(name), files.iter().map(Path::new)), expected, "{name} {files:?}");
+        }
+    }
+
+    #[test]
+    fn parts_are_told_from_names_that_merely_look_alike() {
+        let part = Part::of("big-Q4-00002-of-00003").unwrap();
+        assert_eq!(part, Part { base: "big-Q4", number: 2, count: 3 });
+        assert_eq!(part.file_name(1), "big-Q4-00001-of-00003.gguf");
+        for stem in
+            ["big", "big-1-of-3", "big-00000-of-00003", "big-00004-of-00003", "-00001-of-00001", "a-of-b"]
+        {
+            assert_eq!(Part::of(stem), None, "{stem}");
+        }
+    }
+}

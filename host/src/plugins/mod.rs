@@ -1,0 +1,14 @@
+//! Plugins: finding them, choosing among them, and running them in worker processes.
+
+pub mod confine;
+pub mod discover;
+mod exit;
+mod output;
+mod protocol;
+pub mod select;
+mod supervisor;
+mod transport;
+mod wire;
+pub mod worker;
+
+pub use supervisor::{CallError, JobQueue, JobReceiver, ModelHandle, StartError, Worker, WorkerOptions};

@@ -1,0 +1,451 @@
+//! The host's side of a worker: starts the process, speaks the protocol, hands events to jobs, and when the worker
+//! ends, tells everyone who waits for it why.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use pajamas_plugin_api::native::Handshake;
+use pajamas_plugin_api::{Error, LoadSpec, ModelInfo, ModelStats, ProbeReport, Request, level_to_abi};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::confine::Confinement;
+use super::protocol::{CallId, FromWorker, Hello, JobId, ModelId, ToWorker, build_id};
+use super::transport::{Outbox, SendError};
+use super::wire::{Attachments, encode, request_to_wire};
+use super::worker::Host;
+use crate::engine::{EngineError, WorkerFailure};
+
+mod jobs;
+mod process;
+
+use jobs::JobTable;
+pub use jobs::{JobQueue, JobReceiver};
+
+/// How to start a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Folder with `plugin.toml`.
+    pub plugin_dir: PathBuf,
+    /// The library to load.
+    pub library: PathBuf,
+    /// The executable to run: this host itself.
+    pub executable: PathBuf,
+    /// What the process may touch.
+    pub confinement: Confinement,
+    /// Run inside this process, for debuggers.
+    pub in_process: bool,
+    /// Highest log level to pass on.
+    pub log_level: tracing::Level,
+    /// Limit for start, handshake and `init`.
+    pub start_timeout: Duration,
+    /// How long a job's events may wait for their reader before the job is cancelled.
+    pub stall_timeout: Duration,
+}
+
+/// Why a worker did not start.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StartError {
+    /// The system refuses.
+    #[error("cannot start a worker for plugin {plugin}: {reason}")]
+    Spawn {
+        /// The plugin.
+        plugin: String,
+        /// The system's reason.
+        reason: String,
+    },
+    /// The handshake or `init` failed.
+    #[error("plugin {plugin} cannot be used: {reason}")]
+    Refused {
+        /// The plugin.
+        plugin: String,
+        /// The reason.
+        reason: String,
+    },
+    /// It took too long.
+    #[error("plugin {plugin} did not start within {timeout_ms} ms and was stopped")]
+    Timeout {
+        /// The plugin.
+        plugin: String,
+        /// The limit.
+        timeout_ms: u128,
+    },
+    /// The process died.
+    #[error("{0}")]
+    Died(Arc<WorkerFailure>),
+}
+
+/// Why a call to a worker failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// The plugin's answer.
+    #[error("{0}")]
+    Plugin(Error),
+    /// The worker ended, or was stopped because the call took too long.
+    #[error("{0}")]
+    Worker(Arc<WorkerFailure>),
+}
+
+/// Why a worker ends whose last handle is dropped.
+const NOT_NEEDED: &str = "was stopped, because it was not needed any more";
+
+type Answer = Result<String, CallError>;
+
+/// A running worker. Dropping the last handle ends the process.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    handshake: Handshake,
+    confined: String,
+}
+
+/// What the worker's tasks and handles share.
+#[derive(Debug)]
+struct Shared {
+    plugin: String,
+    stall_timeout: Duration,
+    socket: tokio::net::UnixStream,
+    outbox: Outbox,
+    flush: Notify,
+    calls: Mutex<HashMap<CallId, oneshot::Sender<Answer>>>,
+    jobs: JobTable,
+    next_call: AtomicU32,
+    next_job: AtomicU64,
+    next_model: AtomicU32,
+    /// Set once, when the worker has ended.
+    ended: watch::Sender<Option<Arc<WorkerFailure>>>,
+    /// Why the host itself stops the worker; goes into the failure.
+    stop: Mutex<Option<String>>,
+    stop_requested: Notify,
+}
+
+impl Worker {
+    /// Starts a worker, waits for its handshake and its `init`.
+    ///
+    /// # Errors
+    /// See [`StartError`]. The process is gone when this returns an error.
+    ///
+    /// # Cancellation
+    /// Dropping the future ends the process.
+    pub async fn start(options: WorkerOptions) -> Result<Self, StartError> {
+        let plugin = options.plugin.clone();
+        let spawn =
+            |reason: std::io::Error| StartError::Spawn { plugin: plugin.clone(), reason: reason.to_string() };
+        let id = build_id(&options.executable).map_err(spawn)?;
+        let (ours, theirs) = UnixStream::pair().map_err(spawn)?;
+        ours.set_nonblocking(true).map_err(spawn)?;
+        let (hello_sender, hello) = oneshot::channel();
+        let shared = Arc::new(Shared {
+            plugin: plugin.clone(),
+            stall_timeout: options.stall_timeout,
+            socket: tokio::net::UnixStream::from_std(ours).map_err(spawn)?,
+            outbox: Outbox::default(),
+            flush: Notify::new(),
+            calls: Mutex::default(),
+            jobs: JobTable::default(),
+            next_call: AtomicU32::new(1),
+            next_job: AtomicU64::new(1),
+            next_model: AtomicU32::new(1),
+            ended: watch::channel(None).0,
+            stop: Mutex::new(None),
+            stop_requested: Notify::new(),
+        });
+        process::run(&shared, &options, theirs.into(), hello_sender).map_err(spawn)?;
+        let guard = StopOnDrop(Arc::clone(&shared));
+        let sent = shared.send(&ToWorker::Hello(Hello {
+            build_id: id,
+            plugin: plugin.clone(),
+            plugin_dir: options.plugin_dir,
+            library: options.library,
+            confinement: (!options.in_process).then_some(options.confinement),
+            log_level: level_to_abi(options.log_level),
+        }));
+        if sent.is_err() {
+            return Err(StartError::Died(shared.failure().await));
+        }
+        match tokio::time::timeout(options.start_timeout, hello).await {
+            Err(_) => {
+                let timeout_ms = options.start_timeout.as_millis();
+                shared.stop_because(format!("did not start within {timeout_ms} ms and was stopped"));
+                Err(StartError::Timeout { plugin, timeout_ms })
+            }
+            Ok(Err(_)) => Err(StartError::Died(shared.failure().await)),
+            Ok(Ok((Err(reason), _))) => Err(StartError::Refused { plugin, reason }),
+            Ok(Ok((Ok(handshake), confined))) => {
+                std::mem::forget(guard);
+                Ok(Self { shared, handshake, confined })
+            }
+        }
+    }
+
+    /// What the plugin said of itself.
+    #[must_use]
+    pub fn handshake(&self) -> &Handshake {
+        &self.handshake
+    }
+
+    /// How the process is confined, for the log.
+    #[must_use]
+    pub fn confined(&self) -> &str {
+        &self.confined
+    }
+
+    /// Whether the process has not ended.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.shared.ended.borrow().is_none()
+    }
+
+    /// Waits until the process has ended and says why.
+    ///
+    /// # Cancellation
+    /// Nothing is lost.
+    pub async fn ended(&self) -> Arc<WorkerFailure> {
+        self.shared.failure().await
+    }
+
+    /// Looks at the devices; `None` when the plugin has no probe.
+    ///
+    /// # Errors
+    /// See [`CallError`]. A probe beyond `timeout` ends the worker.
+    pub async fn probe(&self, timeout: Duration) -> Result<Option<ProbeReport>, CallError> {
+        self.call("probe", timeout, |call| ToWorker::Probe { call }).await
+    }
+
+    /// Reads a model's metadata; `None` when the plugin cannot.
+    ///
+    /// # Errors
+    /// See [`CallError`]. An inspection beyond `timeout` ends the worker.
+    pub async fn inspect(&self, path: &Path, timeout: Duration) -> Result<Option<ModelInfo>, CallError> {
+        let path = path.to_owned();
+        self.call("inspect", timeout, |call| ToWorker::Inspect { call, path }).await
+    }
+
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// See [`CallError`]. A load beyond `timeout` ends the worker.
+    pub async fn load(
+        self: &Arc<Self>,
+        spec: &LoadSpec,
+        timeout: Duration,
+    ) -> Result<ModelHandle, CallError> {
+        let spec_json = serde_json::to_string(spec)
+            .map_err(|e| CallError::Plugin(Error::internal(format!("load specification: {e}"))))?;
+        let model = self.shared.next_model.fetch_add(1, Ordering::Relaxed);
+        let info: ModelInfo =
+            self.call("load", timeout, |call| ToWorker::Load { call, model, spec_json }).await?;
+        Ok(ModelHandle { worker: Arc::clone(self), model, info: Arc::new(info) })
+    }
+
+    async fn call<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &str,
+        timeout: Duration,
+        message: impl FnOnce(CallId) -> ToWorker,
+    ) -> Result<T, CallError> {
+        let shared = &self.shared;
+        let call = shared.next_call.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        shared.calls.lock().insert(call, sender);
+        // The process may have ended before the entry was there.
+        let sent = shared.send(&message(call));
+        if sent.is_err() || !self.is_alive() {
+            shared.calls.lock().remove(&call);
+            return Err(CallError::Worker(shared.failure().await));
+        }
+        let json = match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(answer)) => answer?,
+            Ok(Err(_)) => return Err(CallError::Worker(shared.failure().await)),
+            Err(_) => {
+                shared.stop_because(format!(
+                    "did not return from {name} within {} ms and was stopped",
+                    timeout.as_millis()
+                ));
+                return Err(CallError::Worker(shared.failure().await));
+            }
+        };
+        serde_json::from_str(&json)
+            .map_err(|e| CallError::Plugin(Error::internal(format!("the answer of {name} is damaged: {e}"))))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.stop_because(NOT_NEEDED.to_owned());
+    }
+}
+
+/// Ends a worker whose start is abandoned.
+struct StopOnDrop(Arc<Shared>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop_because("was stopped during its start".to_owned());
+    }
+}
+
+impl Shared {
+    fn send(&self, message: &ToWorker) -> Result<(), SendError> {
+        self.send_with(message, Attachments::default())
+    }
+
+    fn send_with(&self, message: &ToWorker, attachments: Attachments) -> Result<(), SendError> {
+        let frame = encode(message, attachments).map_err(|_| SendError::Full)?;
+        if self.outbox.send(self.socket.as_fd(), frame)? {
+            self.flush.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Ends the worker; the first reason wins.
+    fn stop_because(&self, reason: String) {
+        self.stop.lock().get_or_insert(reason);
+        self.stop_requested.notify_one();
+    }
+
+    async fn failure(&self) -> Arc<WorkerFailure> {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone(),
+            Err(_) => None,
+        }
+        .unwrap_or_else(|| {
+            Arc::new(WorkerFailure {
+                plugin: self.plugin.clone(),
+                what: "ended".to_owned(),
+                last_lines: Vec::new(),
+                retryable: true,
+            })
+        })
+    }
+
+    /// A frame from the worker.
+    fn dispatch(&self, message: FromWorker, mut attachments: super::wire::Received) {
+        match message {
+            FromWorker::Hello { .. } => {}
+            FromWorker::Answer { call, outcome } => {
+                if let Some(waiting) = self.calls.lock().remove(&call) {
+                    // Nobody waits any more: the caller gave up.
+                    let _ = waiting.send(outcome.map_err(CallError::Plugin));
+                }
+            }
+            FromWorker::Progress { fraction, text, .. } => {
+                tracing::info!(plugin = self.plugin, percent = (fraction * 100.0).round(), "{text}");
+            }
+            FromWorker::Submitted { job } => self.jobs.submitted(job),
+            FromWorker::Event { job, event } => {
+                if self.jobs.deliver(job, event, &mut attachments) == jobs::Delivery::CancelIt {
+                    let _ = self.send(&ToWorker::Cancel { job });
+                }
+            }
+            FromWorker::Log { level, target, message, fields_json } => {
+                process::log(&self.plugin, level, &target, &message, &fields_json);
+            }
+        }
+    }
+}
+
+/// A model that is loaded in a worker; dropping it unloads it, and the worker ends with its last model.
+#[derive(Debug)]
+pub struct ModelHandle {
+    worker: Arc<Worker>,
+    model: ModelId,
+    info: Arc<ModelInfo>,
+}
+
+impl ModelHandle {
+    /// Metadata as loaded.
+    #[must_use]
+    pub fn info(&self) -> &Arc<ModelInfo> {
+        &self.info
+    }
+
+    /// The worker that holds the model.
+    #[must_use]
+    pub fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+
+    /// Starts a job; its events arrive at the receiver. Never waits.
+    ///
+    /// # Errors
+    /// The worker has ended or its connection is congested, or the request is too large for it.
+    pub fn submit(&self, request: &Request) -> Result<JobReceiver, EngineError> {
+        let shared = &self.worker.shared;
+        let mut attachments = Attachments::default();
+        let request = request_to_wire(request, &mut attachments).map_err(|e| {
+            EngineError::Plugin(Error::invalid(format!("the request cannot be sent to the worker: {e}")))
+        })?;
+        let job = shared.next_job.fetch_add(1, Ordering::Relaxed);
+        let receiver = shared.jobs.open(job, Arc::downgrade(shared));
+        let message = ToWorker::Submit { job, model: self.model, request };
+        match shared.send_with(&message, attachments) {
+            Ok(()) => Ok(receiver),
+            Err(SendError::Full) => Err(EngineError::Plugin(Error::new(
+                pajamas_plugin_api::ErrorKind::Overloaded,
+                "the connection to the worker is congested: try again later",
+            ))),
+            Err(SendError::Closed) => {
+                let failure = shared.ended.borrow().clone();
+                Err(EngineError::Worker(failure.unwrap_or_else(|| {
+                    Arc::new(WorkerFailure {
+                        plugin: shared.plugin.clone(),
+                        what: "has ended".to_owned(),
+                        last_lines: Vec::new(),
+                        retryable: true,
+                    })
+                })))
+            }
+        }
+    }
+
+    /// Measured memory and occupancy; `None` when the plugin does not measure.
+    ///
+    /// # Errors
+    /// See [`CallError`]. A measurement beyond `timeout` ends the worker.
+    pub async fn stats(&self, timeout: Duration) -> Result<Option<ModelStats>, CallError> {
+        let model = self.model;
+        self.worker.call("stats", timeout, |call| ToWorker::Stats { call, model }).await
+    }
+}
+
+impl Drop for ModelHandle {
+    fn drop(&mut self) {
+        // Fails only when the worker has ended, and the model with it.
+        let _ = self.worker.shared.send(&ToWorker::Unload { model: self.model });
+    }
+}
+
+/// What a job's receiver needs of its worker.
+trait JobOwner {
+    fn cancel(&self, job: JobId);
+}
+
+impl JobOwner for Weak<Shared> {
+    fn cancel(&self, job: JobId) {
+        if let Some(shared) = self.upgrade()
+            && shared.jobs.close(job)
+        {
+            let _ = shared.send(&ToWorker::Cancel { job });
+        }
+    }
+}
+
+/// Where a worker runs, for the tasks in `process`.
+fn place(options: &WorkerOptions) -> Host {
+    if options.in_process { Host::SameProcess } else { Host::OtherProcess }
+}
+
+/// Standard streams of a worker process.
+fn stdio() -> (Stdio, Stdio) {
+    (Stdio::piped(), Stdio::piped())
+}

@@ -1,0 +1,35 @@
+#![doc = include_str!("../README.md")]
+//!
+//! The contract between pajamas-host and its backend plugins.
+//!
+//! A plugin is a dynamic library with one exported symbol. In Rust, implement [`Backend`] and [`Model`] and name the
+//! backend in [`export_plugin!`]; in C, include `pajamas_plugin.h`, which is generated from [`abi`]. `SPEC.md` has the
+//! numbered rules that both follow and the JSON schemas of the tasks.
+
+pub mod abi;
+mod backend;
+mod device;
+mod error;
+mod event;
+pub mod export;
+mod job;
+mod log;
+pub mod manifest;
+mod model_info;
+#[cfg(feature = "native")]
+pub mod native;
+mod task;
+mod tensor;
+pub mod thread;
+pub mod version;
+
+pub use backend::{Backend, Model};
+pub use device::{Accel, Device, ProbeReport};
+pub use error::{Error, ErrorKind};
+pub use event::{Event, EventSink, Finish, Flow, TopLogprob, Usage};
+pub use job::{Job, Progress};
+pub use log::{LogSink, init_tracing, level_from_abi, level_to_abi};
+pub use manifest::Manifest;
+pub use model_info::{LoadSpec, ModelInfo, ModelStats};
+pub use task::{EmbedParams, GenerateParams, Grammar, Part, Request, Task};
+pub use tensor::{Dtype, Tensor, TensorView, shape_bytes};

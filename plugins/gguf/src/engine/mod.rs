@@ -1,0 +1,124 @@
+//! Text generation: a thread that prepares requests and a thread that computes them all together.
+
+mod cache;
+mod prepare;
+pub(crate) mod queue;
+mod scheduler;
+pub(crate) mod stream;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use llama_cpp_2::model::LlamaModel;
+use pajamas_plugin_api::{Error, ErrorKind, Job, Request, thread};
+
+use crate::ffi::Context;
+use crate::prompt::Tokenizer;
+use crate::stats::Counters;
+use prepare::{Preparer, Submission};
+use queue::Queue;
+use scheduler::{Scheduler, Setup};
+use stream::Ticket;
+
+/// The two threads of a generating model. Dropping it fails what still runs and joins them.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    submissions: Arc<Queue<Submission>>,
+    streams: Arc<Queue<stream::Stream>>,
+    counters: Arc<Counters>,
+    jobs_max: u32,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Sizes of an engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Requests at the same time.
+    pub slots: u32,
+    /// Most tokens of one step.
+    pub batch: u32,
+    /// Requests that may wait.
+    pub queue: u32,
+}
+
+impl Engine {
+    /// Starts the threads. `context` becomes the engine's own.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub(crate) fn start(
+        model: &Arc<LlamaModel>,
+        context: Context,
+        tokenizer: &Arc<Tokenizer>,
+        sizes: Sizes,
+        counters: &Arc<Counters>,
+    ) -> Result<Self, Error> {
+        let submissions = Arc::new(Queue::new());
+        let streams = Arc::new(Queue::new());
+        let mut preparer = Preparer {
+            model: Arc::clone(model),
+            tokenizer: Arc::clone(tokenizer),
+            context_len: context.sequence_len_max(),
+            submissions: Arc::clone(&submissions),
+            streams: Arc::clone(&streams),
+            grammars: None,
+        };
+        let mut scheduler = Scheduler::new(Setup {
+            context,
+            slots: sizes.slots as usize,
+            batch: sizes.batch as usize,
+            tokenizer: Arc::clone(tokenizer),
+            queue: Arc::clone(&streams),
+            counters: Arc::clone(counters),
+        });
+        let mut engine = Self {
+            submissions: Arc::clone(&submissions),
+            streams: Arc::clone(&streams),
+            counters: Arc::clone(counters),
+            jobs_max: sizes.slots + sizes.queue,
+            threads: Vec::new(),
+        };
+        // After a panic nothing is accepted any more; what the thread held has already failed.
+        let stop = move || {
+            submissions.close();
+            streams.close();
+        };
+        let stop_too = stop.clone();
+        engine.threads.push(thread::spawn("gguf-prepare", move || preparer.run(), move |_| stop())?);
+        engine.threads.push(thread::spawn("gguf-engine", move || scheduler.run(), move |_| stop_too())?);
+        Ok(engine)
+    }
+
+    /// Starts a job of `generate` or `tokenize`.
+    pub(crate) fn submit(&self, request: Request, job: Job) {
+        let Some(ticket) = Ticket::take(&self.counters, self.jobs_max) else {
+            return job.fail(&overloaded());
+        };
+        let submission = Submission { request, job, ticket, at: Instant::now() };
+        if let Err(submission) = self.submissions.push(submission) {
+            submission.job.fail(&stopped());
+        }
+    }
+}
+
+/// The answer when the queue is full.
+pub(crate) fn overloaded() -> Error {
+    Error::new(ErrorKind::Overloaded, "the model's queue is full: try again later")
+}
+
+/// The answer after a thread has panicked.
+pub(crate) fn stopped() -> Error {
+    Error::internal("the engine has stopped after an internal error: load the model again")
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.submissions.close();
+        self.streams.close();
+        for thread in self.threads.drain(..) {
+            // A panic was logged and reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! GGUF models through llama.cpp: the plugin `gguf` of pajamas-host.
+//!
+//! [`GgufBackend`] is the plugin's face. A loaded model generates text (continuous batching over slots, see `engine`),
+//! embeds, reranks and tokenises; `README.md` describes options and guarantees.
+
+mod backend;
+mod embed;
+mod engine;
+mod ffi;
+mod gguf_file;
+mod grammar;
+mod inspect;
+mod model;
+pub mod options;
+mod prompt;
+mod rerank;
+mod sampling;
+mod stats;
+
+pub use backend::GgufBackend;
+pub use model::GgufModel;
+
+pajamas_plugin_api::export_plugin!(GgufBackend, id = "gguf", version = env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,167 @@
+//! Plugins of other versions work with this host, or are refused with a sentence that names both versions.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use pajamas_plugin_api::native::Library;
+use pajamas_plugin_api::{Event, EventSink, Flow, LoadSpec, LogSink, Part, Request, Task};
+use serde_json::json;
+
+mod fixtures;
+
+/// Options for the compiler, minor version of the host, and the negotiated minor or a part of the refusal.
+type Variant = (&'static [&'static str], u32, Result<u32, &'static str>);
+
+const VARIANTS: &[Variant] = &[
+    (&[], 0, Ok(0)),
+    // Older than the host.
+    (&["-DPJ_FIXTURE_OLD"], 0, Ok(0)),
+    (&["-DPJ_FIXTURE_OLD"], 7, Ok(0)),
+    (&["-DPJ_FIXTURE_OLD", "-DPJ_FIXTURE_MINOR=2"], 7, Ok(2)),
+    // Newer than the host.
+    (&["-DPJ_FIXTURE_MINOR=7"], 0, Ok(0)),
+    (&["-DPJ_FIXTURE_TAIL", "-DPJ_FIXTURE_MINOR=7"], 0, Ok(0)),
+    (&["-DPJ_FIXTURE_TAIL", "-DPJ_FIXTURE_MINOR=7"], 3, Ok(3)),
+    // What it asks of the host.
+    (&["-DPJ_FIXTURE_MIN_HOST_MINOR=5", "-DPJ_FIXTURE_MINOR=5"], 5, Ok(5)),
+    (
+        &["-DPJ_FIXTURE_MIN_HOST_MINOR=6", "-DPJ_FIXTURE_MINOR=7"],
+        5,
+        Err("needs a host of ABI 1.6 or newer, this host is 1.5"),
+    ),
+    // Another major.
+    (&["-DPJ_FIXTURE_MAJOR=2"], 0, Err("the plugin speaks ABI 2, this host speaks ABI 1")),
+    (&["-DPJ_FIXTURE_MAJOR=0"], 0, Err("the plugin speaks ABI 0, this host speaks ABI 1")),
+];
+
+#[test]
+fn plugins_of_other_versions_are_served_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (options, host_minor, expected) in VARIANTS {
+        let library = fixtures::build_c(options, dir.path()).unwrap();
+        let opened = Library::open_as(&library, *host_minor);
+        match (opened, expected) {
+            (Ok(library), Ok(minor)) => {
+                assert_eq!(
+                    library.handshake().negotiated_minor,
+                    *minor,
+                    "{options:?} and host 1.{host_minor}"
+                );
+                assert_eq!(answer(library), "hello again", "{options:?} and host 1.{host_minor}");
+            }
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{options:?}: {error}"),
+            (opened, expected) => panic!("{options:?}: {expected:?} is expected, found {opened:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_plugin_of_this_compiler_works() {
+    let library = fixtures::plugin_dir("echo").unwrap().join("lib").join(fixtures::library_file("echo"));
+    assert_eq!(answer(Library::open(&library).unwrap()), "hello again");
+}
+
+#[test]
+fn a_plugin_of_another_compiler_works() {
+    match other_toolchain() {
+        None => println!("skipped: there is no second Rust compiler on this machine"),
+        Some(toolchain) => match build_with(&toolchain) {
+            Ok(library) => assert_eq!(answer(Library::open(&library).unwrap()), "hello again", "{toolchain}"),
+            Err(problem) => println!("skipped: {toolchain} cannot build the plugin: {problem}"),
+        },
+    }
+}
+
+/// An installed toolchain whose compiler is of another version than the one in use.
+fn other_toolchain() -> Option<String> {
+    let output = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let ours = output("rustc", &["--version"])?;
+    let toolchains = output("rustup", &["toolchain", "list"])?;
+    let mut names = toolchains.lines().filter_map(|line| line.split_whitespace().next());
+    names
+        .find(|name| {
+            output("rustup", &["run", name, "rustc", "--version"]).is_some_and(|version| version != ours)
+        })
+        .map(str::to_owned)
+}
+
+/// Builds `echo` in a folder of its own, from the crates that are already on this machine.
+fn build_with(toolchain: &str) -> Result<PathBuf, String> {
+    let target_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("other-compiler");
+    let mut cargo = Command::new("rustup");
+    cargo.args([
+        "run",
+        toolchain,
+        "cargo",
+        "build",
+        "--offline",
+        "--quiet",
+        "--package",
+        "pajamas-fixture-echo",
+    ]);
+    cargo.arg("--target-dir").arg(&target_dir).current_dir(env!("CARGO_MANIFEST_DIR"));
+    // Set by the cargo that runs this test, for its own compiler.
+    cargo.env_remove("RUSTC").env_remove("RUSTDOC").env_remove("CARGO");
+    fixtures::run(&mut cargo)?;
+    Ok(target_dir.join("debug").join(fixtures::library_file("echo")))
+}
+
+/// Lets a plugin repeat "hello again" and measures it, through the host's side of the boundary.
+fn answer(library: Library) -> String {
+    let backend = library.init(Path::new(env!("CARGO_TARGET_TMPDIR")), Arc::new(NoLog)).unwrap();
+    backend.probe().unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let sink = Arc::new(Collector(sender));
+    let spec = LoadSpec { path: fixtures::model().unwrap(), ..LoadSpec::default() };
+    let model = Arc::new(backend.load(&spec, Arc::clone(&sink) as _).unwrap());
+    model.stats().unwrap();
+    let request = Request {
+        task: Task::Generate,
+        params: json!({ "max_tokens": 8 }),
+        parts: vec![Part::text("hello again")],
+        deadline_ms: None,
+    };
+    let _job = model.submit(&request, sink).unwrap();
+    let mut answer = String::new();
+    while let Some(text) = receiver.recv_timeout(Duration::from_secs(10)).unwrap() {
+        answer.push_str(&text);
+    }
+    answer
+}
+
+/// Passes on the tokens' texts, then `None`.
+struct Collector(mpsc::Sender<Option<String>>);
+
+impl EventSink for Collector {
+    fn push(&self, event: &Event<'_>) -> Flow {
+        match event {
+            Event::Token { text, .. } => {
+                self.0.send(Some(String::from_utf8_lossy(text).into_owned())).unwrap()
+            }
+            Event::Error { message, .. } => panic!("{message}"),
+            Event::Done { .. } => self.0.send(None).unwrap(),
+            _ => {}
+        }
+        Flow::Continue
+    }
+
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+struct NoLog;
+
+impl LogSink for NoLog {
+    fn enabled(&self, _: tracing::Level, _: &str) -> bool {
+        false
+    }
+
+    fn log(&self, _: tracing::Level, _: &str, _: &str, _: &str) {}
+}

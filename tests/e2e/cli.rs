@@ -1,0 +1,123 @@
+//! The command line: wrong use, its messages and exit codes.
+
+use serde_json::Value;
+
+use crate::harness::{Setup, real_model};
+
+#[test]
+fn wrong_use_gets_a_sentence_and_its_exit_code() {
+    let echo = Setup::echo();
+    let empty = Setup::new();
+    let cases: [(&Setup, &[&str], i32, &str); 6] = [
+        (&echo, &["serve", "--no-such-flag"], 64, "--no-such-flag"),
+        (&echo, &["serve", "--listen", "nonsense"], 64, "nonsense"),
+        (&echo, &["serve", "--listen", "0.0.0.0:0"], 64, "--insecure"),
+        (&empty, &["serve", "--listen", "127.0.0.1:0"], 66, "plugin"),
+        (&echo, &["run", "ghost", "hello"], 66, "ghost"),
+        (&echo, &["models", "inspect", "/nowhere/x.echo"], 66, "/nowhere/x.echo"),
+    ];
+    for (setup, args, code, named) in cases {
+        let finished = setup.run(args);
+        assert_eq!(finished.code, Some(code), "{args:?}: {finished:?}");
+        assert!(finished.stderr.contains(named), "{args:?}: {finished:?}");
+        assert!(!finished.stderr.contains("panicked"), "{args:?}: {finished:?}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let address = listener.local_addr().expect("address").to_string();
+    let finished = Setup::echo().run(&["serve", "--listen", &address]);
+    assert_eq!(finished.code, Some(69), "{finished:?}");
+    assert!(finished.stderr.contains(&address), "{finished:?}");
+}
+
+#[test]
+fn a_wrong_configuration_names_file_and_field() {
+    for (text, named) in [
+        ("listen = 5", "listen"),
+        ("colour = \"red\"", "colour"),
+        ("[worker]\nload_timeout_ms = -1", "load_timeout_ms"),
+    ] {
+        let finished = Setup::echo().config(text).run(&["models", "list"]);
+        assert_eq!(finished.code, Some(64), "{text}: {finished:?}");
+        assert!(finished.stderr.contains("pajamas.toml"), "{text}: {finished:?}");
+        assert!(finished.stderr.contains(named), "{text}: {finished:?}");
+    }
+}
+
+#[test]
+fn run_answers_on_standard_output() {
+    let finished = Setup::echo().run(&["run", "parrot", "polly wants a cracker"]);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_eq!(finished.stdout.trim_end(), "polly wants a cracker");
+    assert!(finished.stderr.contains("tokens/s"), "{finished:?}");
+}
+
+#[test]
+fn lists_are_tables_and_json() {
+    let setup = Setup::echo();
+    for (args, named) in [(["plugins", "list"], "echo"), (["models", "list"], "parrot")] {
+        let table = setup.run(&args);
+        assert!(table.stdout.contains(named), "{table:?}");
+        let json = setup.run(&[args[0], args[1], "--json"]);
+        let value: Value = serde_json::from_str(&json.stdout).expect("json");
+        assert!(value.to_string().contains(named), "{value}");
+    }
+}
+
+#[test]
+fn plugins_check_passes_a_good_plugin_and_names_the_faults_of_a_bad_one() {
+    let setup = Setup::echo()
+        .plugin("rogue")
+        .file("plugins/rogue/rogue.toml", "behaviour = \"two-terminals\"\n")
+        .model("bad.rogue", "");
+    let check = |plugin: &str, model: &str| {
+        let (plugin, model) = (setup.plugin_dir(plugin), setup.model_path(model));
+        let (plugin, model) = (plugin.to_str().expect("path"), model.to_str().expect("path"));
+        setup.run(&["plugins", "check", plugin, "--model", model])
+    };
+    let good = check("echo", "parrot.echo");
+    assert_eq!(good.code, Some(0), "{good:?}");
+    assert!(good.stdout.contains(" 0 failed, 0 crashed"), "{good:?}");
+    let bad = check("rogue", "bad.rogue");
+    assert_eq!(bad.code, Some(1), "{bad:?}");
+    assert!(bad.stdout.contains("terminal"), "{bad:?}");
+}
+
+#[test]
+fn completions_and_manual_are_generated() {
+    for args in [&["completions", "bash"][..], &["man"]] {
+        let finished = Setup::new().run(args);
+        assert_eq!(finished.code, Some(0), "{args:?}: {finished:?}");
+        assert!(finished.stdout.len() > 500, "{args:?}");
+    }
+}
+
+#[test]
+fn a_corrupt_gguf_and_one_too_large_for_memory_get_a_sentence() {
+    let Some((plugins, model)) = real_model("smollm2") else { return };
+    let gguf = std::fs::read_dir(&model)
+        .expect("model folder")
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|ext| ext == "gguf"))
+        .expect("a gguf file");
+    let bytes = std::fs::read(&gguf).expect("model");
+    let dir = tempfile::tempdir().expect("folder");
+    let cut = dir.path().join("cut.gguf");
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).expect("write");
+    let noise = dir.path().join("noise.gguf");
+    std::fs::write(&noise, vec![7; 4096]).expect("write");
+    for (path, named) in [(&cut, "cut.gguf"), (&noise, "noise.gguf")] {
+        let path = path.to_str().expect("path");
+        let finished = Setup::new().plugins(&plugins).run(&["run", path, "hello"]);
+        assert!(finished.code.is_some_and(|code| code != 0), "{finished:?}");
+        assert!(finished.stderr.contains(named), "{finished:?}");
+    }
+    let setup =
+        Setup::new().plugins(&plugins).config("[plugins.gguf.options]\nmemory_limit_bytes = 1000000\n");
+    let finished = setup.run(&["run", gguf.to_str().expect("path"), "hello"]);
+    assert!(finished.code.is_some_and(|code| code != 0), "{finished:?}");
+    assert!(finished.stderr.contains("memory"), "{finished:?}");
+}

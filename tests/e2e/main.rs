@@ -1,0 +1,24 @@
+//! End-to-end tests: the real host, real plugins, real sockets. One binary; this is its table of contents.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test may fail loudly, and says what it skips"
+)]
+#![expect(unreachable_pub, reason = "nothing outside uses this program's parts")]
+
+/// Starts hosts, lays out plugins and models, sends requests.
+mod harness;
+
+/// The OpenAI API through the `echo` plugin: streams, stops, errors, limits.
+mod api;
+/// The command line: wrong use, its messages and exit codes.
+mod cli;
+/// Every fault of the `rogue` plugin: what the user sees, and that another model still answers.
+mod faults;
+/// The gguf plugin with a real model: determinism, constrained output, cancellation without leaks.
+mod gguf;
+/// Start, shutdown, load and unload, orphans, plugins in C.
+mod lifecycle;
+/// The official `openai` client for Python.
+mod openai_client;

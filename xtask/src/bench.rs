@@ -1,0 +1,146 @@
+//! `cargo xtask bench`: the cost of the host's own parts, and generation beside `llama-server`, in one run.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::build::{self, Built};
+use crate::chat_client;
+use crate::host_process::HostProcess;
+use crate::models;
+use crate::process;
+use crate::setup::Tools;
+use crate::workspace::Workspace;
+
+/// Requests that either server works on at the same time.
+const SLOTS: &str = "8";
+/// Tokens of context that all slots share.
+const CONTEXT: &str = "8192";
+/// How long the rival may take to load the model.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// A llama-server to compare with, best of the same llama.cpp; without it only the host is measured
+    #[arg(long, value_name = "PATH")]
+    llama_server: Option<PathBuf>,
+    /// Measurements of each; the median is shown
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Threads of either server [default: all cores]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Skip the benchmarks of the boundary between host and worker
+    #[arg(long)]
+    no_criterion: bool,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
+    let tools = Tools::ensure(workspace)?;
+    let models = models::ensure_for_tests(workspace, &tools)?;
+    let built = build::for_tests(workspace, &tools)?;
+    let client = built.host.with_file_name("pajamas-benches");
+    if !args.no_criterion {
+        let mut cargo = tools.cargo();
+        cargo.args(["bench", "--package", "pajamas-benches", "--bench", "worker"]);
+        process::run(cargo.env("PAJAMAS_TEST_FIXTURES", &built.fixtures))?;
+    }
+    round_trip(&built, &client)?;
+    generate(&built, &client, &models, args)
+}
+
+/// The host with the echo plugin, beside a bare handler that the client brings.
+fn round_trip(built: &Built, client: &Path) -> Result<()> {
+    let folder = built.fixtures.with_file_name("bench-models");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("parrot.echo"), "")?;
+    let host = start_host(built, &built.fixtures, &folder, &[])?;
+    let url = format!("http://{}", host.address());
+    process::run(Command::new(client).args(["roundtrip", "--url", &url]))?;
+    host.stop()
+}
+
+/// The host with the gguf plugin, in turns with the rival.
+fn generate(built: &Built, client: &Path, models: &Path, args: &BenchArgs) -> Result<()> {
+    let cores = thread::available_parallelism().context("cannot count the cores")?.get();
+    let threads = args.threads.unwrap_or(cores).to_string();
+    let options = format!(
+        "[plugins.gguf.options]\nslots = {SLOTS}\ncontext = {CONTEXT}\nthreads = {threads}\nthreads_batch = {threads}\n"
+    );
+    let config = built.fixtures.with_file_name("bench.toml");
+    fs::write(&config, options)?;
+    let config = config.to_string_lossy().into_owned();
+    let host = start_host(built, &built.plugins, models, &["--config", &config])?;
+    let rival = args.llama_server.as_ref().map(|path| Rival::start(path, models, &threads)).transpose()?;
+    let mut command = Command::new(client);
+    command.args(["generate", "--rounds", &args.rounds.to_string()]);
+    command.arg("--server").arg(format!("pajamas-host=http://{}", host.address()));
+    match &rival {
+        Some(rival) => {
+            command.arg("--server").arg(format!("llama-server=http://{}", rival.address));
+        }
+        None => println!("skipped: no --llama-server was given, so there is nothing to compare with"),
+    }
+    process::run(&mut command)?;
+    host.stop()
+}
+
+fn start_host(built: &Built, plugins: &Path, models: &Path, more: &[&str]) -> Result<HostProcess> {
+    let mut command = Command::new(&built.host);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn"]);
+    command.arg("--plugins").arg(plugins).arg("--models").arg(models).args(more);
+    HostProcess::start(&mut command)
+}
+
+/// A running llama-server; killed when this is dropped.
+struct Rival {
+    child: Child,
+    address: String,
+}
+
+impl Rival {
+    fn start(path: &Path, models: &Path, threads: &str) -> Result<Self> {
+        let model = gguf_in(&models.join("smollm2"))?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut command = Command::new(path);
+        command.arg("--model").arg(model).args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.args(["--parallel", SLOTS, "--ctx-size", CONTEXT, "--threads", threads]);
+        command.args(["--threads-batch", threads]).stdout(Stdio::null()).stderr(Stdio::null());
+        let child =
+            command.spawn().with_context(|| format!("could not start `{}`", process::display(&command)))?;
+        let mut rival = Self { child, address: format!("127.0.0.1:{port}") };
+        let deadline = Instant::now() + PATIENCE;
+        while !chat_client::is_healthy(&rival.address) {
+            if let Some(status) = rival.child.try_wait()? {
+                bail!("{} ended before it was ready: {status}", path.display());
+            }
+            if Instant::now() >= deadline {
+                bail!("{} was not ready within {} s", path.display(), PATIENCE.as_secs());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(rival)
+    }
+}
+
+impl Drop for Rival {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn gguf_in(folder: &Path) -> Result<PathBuf> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    paths
+        .find(|path| path.extension().is_some_and(|extension| extension == "gguf"))
+        .with_context(|| format!("{} holds no GGUF file", folder.display()))
+}

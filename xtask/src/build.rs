@@ -1,0 +1,227 @@
+//! `cargo xtask build`: the host, the plugins of this platform and, for tests, the fixture plugins.
+//!
+//! Everything is compiled in one profile and by one cargo call, so that llama.cpp, minutes of C++, is compiled once.
+
+use std::env::consts::DLL_SUFFIX;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use pajamas_plugin_api::manifest::{MANIFEST_FILE, Manifest};
+
+use crate::files;
+use crate::process;
+use crate::setup::Tools;
+use crate::workspace::Workspace;
+
+mod artifacts;
+
+use artifacts::Artifacts;
+
+/// The plugins that build on this platform: the folder in `plugins/` and the package in it.
+const PLUGINS: &[Crate] = &[Crate { name: "gguf", package: "pajamas-gguf" }];
+
+/// The fixture plugins written in Rust: the folder in `tests/fixtures/plugins/` and the package in it.
+const RUST_FIXTURES: &[Crate] = &[
+    Crate { name: "echo", package: "pajamas-fixture-echo" },
+    Crate { name: "rogue", package: "pajamas-fixture-rogue" },
+];
+
+/// The fixture plugin written in C.
+const C_FIXTURE: &str = "echo-c";
+
+struct Crate {
+    name: &'static str,
+    package: &'static str,
+}
+
+#[derive(Args)]
+pub(crate) struct BuildArgs {
+    /// Build only this plugin, beside the host (may be repeated) [default: all of this platform]
+    #[arg(long = "plugin", value_name = "NAME",
+          value_parser = PossibleValuesParser::new(PLUGINS.iter().map(|plugin| plugin.name)))]
+    plugins: Vec<String>,
+    /// Build the fixture plugins too, into the target folder's `fixtures`
+    #[arg(long)]
+    fixtures: bool,
+    /// The cargo profile; tests use release, packages dist
+    #[arg(long, value_enum, default_value_t = Profile::Release)]
+    profile: Profile,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Profile {
+    Release,
+    Dist,
+}
+
+/// Where the results are.
+pub(crate) struct Built {
+    /// The host's program.
+    pub(crate) host: PathBuf,
+    /// The folder of the shipped plugins.
+    pub(crate) plugins: PathBuf,
+    /// The folder of the fixture plugins, filled only when they were asked for.
+    pub(crate) fixtures: PathBuf,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &BuildArgs) -> Result<()> {
+    let tools = Tools::ensure(workspace)?;
+    let is_wanted =
+        |plugin: &&Crate| args.plugins.is_empty() || args.plugins.iter().any(|p| p == plugin.name);
+    let plugins: Vec<_> = PLUGINS.iter().filter(is_wanted).collect();
+    let fixtures = if args.fixtures { RUST_FIXTURES } else { &[] };
+
+    let mut cargo = tools.cargo();
+    let profile = if matches!(args.profile, Profile::Dist) { "dist" } else { "release" };
+    cargo.args(["build", "--profile", profile, "--package", "pajamas-host"]);
+    for library in plugins.iter().copied().chain(fixtures) {
+        cargo.args(["--package", library.package]);
+    }
+    let artifacts = Artifacts::compile(&mut cargo)?;
+
+    let built = Built::new(workspace, &tools, &artifacts)?;
+    built.place_plugins(&artifacts, &plugins)?;
+    if args.fixtures {
+        built.place_fixtures(workspace, &artifacts)?;
+        println!("fixtures: {}", built.fixtures.display());
+    }
+    println!("host: {}", built.host.display());
+    println!("plugins: {}", built.plugins.display());
+    Ok(())
+}
+
+/// Builds what serving needs: the host and all plugins of this platform.
+pub(crate) fn for_serving(workspace: &Workspace, tools: &Tools) -> Result<Built> {
+    let mut cargo = tools.cargo();
+    cargo.args(["build", "--release", "--package", "pajamas-host"]);
+    for plugin in PLUGINS {
+        cargo.args(["--package", plugin.package]);
+    }
+    let artifacts = Artifacts::compile(&mut cargo)?;
+    let built = Built::new(workspace, tools, &artifacts)?;
+    built.place_plugins(&artifacts, &PLUGINS.iter().collect::<Vec<_>>())?;
+    Ok(built)
+}
+
+/// Builds all that the tests run: every program, library and test of the workspace.
+///
+/// The same selection as the test run's, so that its crates have the same features and nothing is compiled twice.
+pub(crate) fn for_tests(workspace: &Workspace, tools: &Tools) -> Result<Built> {
+    let mut cargo = tools.cargo();
+    cargo.args(["build", "--release", "--workspace", "--lib", "--bins", "--tests"]);
+    let artifacts = Artifacts::compile(&mut cargo)?;
+    let built = Built::new(workspace, tools, &artifacts)?;
+    built.place_plugins(&artifacts, &PLUGINS.iter().collect::<Vec<_>>())?;
+    built.place_fixtures(workspace, &artifacts)?;
+    Ok(built)
+}
+
+impl Built {
+    fn new(workspace: &Workspace, tools: &Tools, artifacts: &Artifacts) -> Result<Self> {
+        Ok(Self {
+            host: artifacts.program("pajamas-host")?,
+            plugins: workspace.root().join("plugins"),
+            fixtures: artifacts::target_folder(tools)?.join("fixtures"),
+        })
+    }
+
+    /// Puts each plugin's library into its source folder's `lib`, where `--plugins ./plugins` finds it.
+    fn place_plugins(&self, artifacts: &Artifacts, plugins: &[&Crate]) -> Result<()> {
+        for plugin in plugins {
+            place_library(&artifacts.library(plugin.package)?, &self.plugins.join(plugin.name))?;
+        }
+        Ok(())
+    }
+
+    /// Lays out complete plugin folders, manifest and library, outside the source tree.
+    fn place_fixtures(&self, workspace: &Workspace, artifacts: &Artifacts) -> Result<()> {
+        let sources = workspace.root().join("tests/fixtures/plugins");
+        let place_manifest = |name: &str| {
+            let manifest = self.fixtures.join(name).join(MANIFEST_FILE);
+            files::install(&sources.join(name).join(MANIFEST_FILE), &manifest)
+        };
+        for fixture in RUST_FIXTURES {
+            place_manifest(fixture.name)?;
+            place_library(&artifacts.library(fixture.package)?, &self.fixtures.join(fixture.name))?;
+        }
+        place_manifest(C_FIXTURE)?;
+        let header_folder = workspace.root().join("plugin-api/include");
+        compile_c(&sources.join(C_FIXTURE), &header_folder, &self.fixtures.join(C_FIXTURE))
+    }
+}
+
+/// Copies a library to the place that the plugin's manifest names.
+fn place_library(library: &Path, plugin: &Path) -> Result<()> {
+    let manifest =
+        Manifest::read(plugin).context("a plugin needs a manifest before its library has a place")?;
+    files::install(library, &manifest.library(plugin))
+}
+
+/// Compiles all C files of a folder into one library, as the author of a C plugin would.
+fn compile_c(source: &Path, header_folder: &Path, plugin: &Path) -> Result<()> {
+    let describe = || format!("could not read {}", source.display());
+    let mut units = Vec::new();
+    for entry in fs::read_dir(source).with_context(describe)? {
+        let path = entry.with_context(describe)?.path();
+        if path.extension().is_some_and(|extension| extension == "c") {
+            units.push(path);
+        }
+    }
+    units.sort();
+    if units.is_empty() {
+        bail!("{} has no C file", source.display());
+    }
+    let library = plugin.join(format!(".built{DLL_SUFFIX}"));
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let options =
+        ["-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"];
+    let mut command = Command::new(compiler);
+    command.args(options).arg("-I").arg(header_folder).arg("-o").arg(&library).args(units);
+    process::run(&mut command)?;
+    place_library(&library, plugin)?;
+    fs::remove_file(&library).with_context(|| format!("could not remove {}", library.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = r#"
+        name = "tiny"
+        version = "0.1.0"
+        publisher = "tests"
+        license = "MIT"
+        description = "does nothing"
+        abi = ">=1.0, <2"
+        entry = "lib/tiny"
+    "#;
+
+    #[test]
+    fn a_c_plugin_is_compiled_to_where_its_manifest_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let [source, headers, plugin] = ["source", "include", "plugin"].map(|name| folder.path().join(name));
+        for folder in [&source, &headers, &plugin] {
+            fs::create_dir(folder).unwrap();
+        }
+        fs::write(headers.join("answer.h"), "int answer(void);\n").unwrap();
+        fs::write(source.join("tiny.c"), "#include \"answer.h\"\nint answer(void) { return 42; }\n").unwrap();
+        fs::write(plugin.join(MANIFEST_FILE), MANIFEST).unwrap();
+
+        compile_c(&source, &headers, &plugin).unwrap();
+        assert!(plugin.join(format!("lib/libtiny{DLL_SUFFIX}")).is_file());
+        assert_eq!(fs::read_dir(&plugin).unwrap().count(), 2, "only manifest and lib are left");
+    }
+
+    #[test]
+    fn a_plugin_without_a_manifest_or_sources_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = place_library(&folder.path().join("libtiny.so"), folder.path()).unwrap_err();
+        assert_eq!(error.to_string(), "a plugin needs a manifest before its library has a place");
+        let error = compile_c(folder.path(), folder.path(), folder.path()).unwrap_err();
+        assert!(error.to_string().ends_with("has no C file"), "{error}");
+    }
+}

@@ -1,0 +1,85 @@
+//! `cargo xtask test`: the checks and all tests, with everything that they need prepared.
+
+use std::process::Command;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::build;
+use crate::models;
+use crate::process;
+use crate::python::Package;
+use crate::setup::Tools;
+use crate::workspace::Workspace;
+
+/// The official Python client, as users run it against the host.
+const OPENAI: Package = Package { name: "openai", version: "3.57.0" };
+
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    /// Skip formatting, clippy and cargo-deny
+    #[arg(long)]
+    no_lint: bool,
+    /// Run only the tests whose names contain one of these
+    #[arg(last = true)]
+    filters: Vec<String>,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
+    let tools = Tools::ensure(workspace)?;
+    let skipped = if args.no_lint { None } else { lint(&tools)? };
+
+    let models = models::ensure_for_tests(workspace, &tools)?;
+    tools.venv().install(workspace, &[OPENAI])?;
+    let built = build::for_tests(workspace, &tools)?;
+    let with_paths = |mut cargo: Command| {
+        cargo.env("PAJAMAS_TEST_MODELS", &models);
+        cargo.env("PAJAMAS_TEST_HOST_BIN", &built.host);
+        cargo.env("PAJAMAS_TEST_PLUGINS", &built.plugins);
+        cargo.env("PAJAMAS_TEST_FIXTURES", &built.fixtures);
+        cargo.env("PAJAMAS_TEST_PYTHON", tools.venv().python());
+        // As the host starts its workers: threads that spin while tests share the cores slow every one of them down.
+        cargo.env("OMP_WAIT_POLICY", "passive");
+        cargo
+    };
+    process::run(&mut with_paths(test_runner(&tools, &args.filters)))?;
+    if args.filters.is_empty() {
+        let mut doc_tests = tools.cargo();
+        doc_tests.args(["test", "--doc", "--release", "--workspace"]);
+        process::run(&mut with_paths(doc_tests))?;
+    }
+    if let Some(message) = skipped {
+        eprintln!("{message}");
+    }
+    Ok(())
+}
+
+/// nextest where it is installed: it runs the tests of all crates at once, each in a process of its own.
+fn test_runner(tools: &Tools, filters: &[String]) -> Command {
+    let mut cargo = tools.cargo();
+    if has_subcommand(tools, "nextest") {
+        cargo.args(["nextest", "run", "--release", "--workspace"]).args(filters);
+    } else {
+        let targets = ["--lib", "--bins", "--tests"];
+        cargo.args(["test", "--release", "--workspace"]).args(targets).arg("--").args(filters);
+    }
+    cargo
+}
+
+/// Checks the sources. Returns a line to repeat at the end if a check could not run.
+fn lint(tools: &Tools) -> Result<Option<String>> {
+    process::run(tools.cargo().args(["fmt", "--all", "--check"]))?;
+    let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    process::run(tools.cargo().args(clippy))?;
+    if has_subcommand(tools, "deny") {
+        process::run(tools.cargo().args(["deny", "check"]))?;
+        return Ok(None);
+    }
+    let message = "skipped: cargo-deny is not installed, so licences and advisories were not checked";
+    eprintln!("{message}");
+    Ok(Some(message.to_owned()))
+}
+
+fn has_subcommand(tools: &Tools, name: &str) -> bool {
+    process::succeeds(tools.cargo().args([name, "--version"]))
+}

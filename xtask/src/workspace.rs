@@ -1,0 +1,63 @@
+//! Where things are: the repository, the cache folder and what the cache folder holds.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// The folders that every command works with.
+pub(crate) struct Workspace {
+    root: PathBuf,
+    cache: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the repository (the one that this program was compiled from) and the user's cache folder.
+    pub(crate) fn locate() -> Result<Self> {
+        let Some(root) = Path::new(env!("CARGO_MANIFEST_DIR")).parent() else {
+            bail!("the xtask crate lies at the root of the file system, not inside a repository");
+        };
+        Ok(Self { root: root.to_owned(), cache: user_cache()?.join("pajamas-host") })
+    }
+
+    /// The repository's top folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The virtual environment that holds the build tools and the Python packages.
+    pub(crate) fn tools_venv(&self) -> PathBuf {
+        self.cache.join("tools/venv")
+    }
+
+    /// The folder that `cargo xtask models` fills when it is not told another.
+    pub(crate) fn models(&self) -> PathBuf {
+        self.cache.join("models")
+    }
+
+    /// Waits until no other xtask changes the cache folder; the lock lasts as long as the returned file is open.
+    ///
+    /// Two commands at once (an editor's and a terminal's) would otherwise install into the same folder.
+    pub(crate) fn lock_cache(&self) -> Result<File> {
+        let path = self.cache.join("xtask.lock");
+        let open = || {
+            fs::create_dir_all(&self.cache)?;
+            let file = File::create(&path)?;
+            file.lock()?;
+            Ok::<_, std::io::Error>(file)
+        };
+        open().with_context(|| format!("could not lock {}", path.display()))
+    }
+}
+
+/// `$XDG_CACHE_HOME`, else `~/.cache`: on macOS too, because the tests and the CI script say the same path everywhere.
+fn user_cache() -> Result<PathBuf> {
+    if let Some(folder) = env::var_os("XDG_CACHE_HOME").filter(|value| Path::new(value).is_absolute()) {
+        return Ok(folder.into());
+    }
+    match env::home_dir() {
+        Some(home) => Ok(home.join(".cache")),
+        None => bail!("cannot tell where to keep downloads; set HOME or XDG_CACHE_HOME to a folder"),
+    }
+}
