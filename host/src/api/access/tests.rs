@@ -1,3 +1,5 @@
+//! What the log says of a request, and whose request id it carries.
+
 use std::io;
 use std::sync::Mutex;
 

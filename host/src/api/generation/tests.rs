@@ -1,3 +1,5 @@
+//! Answers in one piece and as a stream, failures before and after the first byte.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
