@@ -57,10 +57,10 @@ fn worker(criterion: &mut Criterion) {
     criterion.bench_function("job of one token, submit to done", |bencher| {
         bencher.to_async(&runtime).iter(|| tokens(&model, 1));
     });
-    let count = 10_000;
+    let count = 2_000;
     let mut group = criterion.benchmark_group("token events");
     group.throughput(Throughput::Elements(count as u64)).sample_size(20);
-    group.bench_function("10 000 of one job", |bencher| {
+    group.bench_function("2 000 of one job", |bencher| {
         bencher.to_async(&runtime).iter(|| tokens(&model, count));
     });
     group.finish();
@@ -102,10 +102,10 @@ async fn load() -> Option<ModelHandle> {
     let library = Manifest::read(&plugin_dir).expect("manifest").library(&plugin_dir);
     let options = WorkerOptions {
         plugin: "echo".to_owned(),
-        plugin_dir,
+        plugin_dir: plugin_dir.clone(),
         library,
         executable: PathBuf::from("/proc/self/exe"),
-        confinement: Confinement { read: vec![std::env::temp_dir()], ..Confinement::default() },
+        confinement: Confinement { read: vec![std::env::temp_dir(), plugin_dir.clone()], ..Confinement::default() },
         in_process: false,
         log_level: tracing::Level::ERROR,
         start_timeout: WAIT,
