@@ -29,11 +29,6 @@ const SUBMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often jobs are looked at for hanging `submit` calls and stalled readers.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How threads of an OpenMP runtime wait for one another, unless the operator says it with one of these. By default
-/// they spin, and where another process wants the cores too, every spin lasts until the scheduler intervenes: two
-/// threads of llama.cpp on two busy cores fall from 40 to 2 tokens per second.
-const WAIT_VARIABLES: [&str; 3] = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"];
-
 /// The answer to the first frame: the handshake or a reason, and the confinement.
 pub(super) type HelloAnswer = (Result<Handshake, String>, String);
 
@@ -72,11 +67,7 @@ struct Process {
 
 fn spawn(options: &WorkerOptions, theirs: OwnedFd, last_lines: &LastLines) -> io::Result<Process> {
     let (stdout, stderr) = stdio();
-    let mut command = Command::new(&options.executable);
-    if WAIT_VARIABLES.iter().all(|name| std::env::var_os(name).is_none()) {
-        command.env("OMP_WAIT_POLICY", "passive");
-    }
-    let mut child = command
+    let mut child = Command::new(&options.executable)
         .arg("worker")
         .stdin(theirs)
         .stdout(stdout)
