@@ -40,6 +40,10 @@ pub(crate) fn run(workspace: &Workspace, args: &ServeArgs) -> Result<()> {
     let mut command = Command::new(&built.host);
     command.arg("serve").arg("--plugins").arg(&built.plugins).arg("--models").arg(&models);
     command.arg("--listen").arg(args.listen.as_deref().unwrap_or(free_port)).args(&args.host_args);
+    if args.once && args.host_args.is_empty() {
+        // Nobody operates this one: the answer is what is to be seen.
+        command.args(["--log-level", "warn"]);
+    }
     let host = HostProcess::start(&mut command)?;
 
     ask(host.address(), &args.question)?;

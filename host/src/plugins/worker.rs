@@ -290,7 +290,11 @@ impl Session {
         let (backend, link) = (self.backend.clone(), Arc::clone(&self.link));
         let (models, loads) = (Arc::clone(&self.models), Arc::clone(&self.loads));
         self.call(call, "load", move || {
-            let outcome = load(&backend, &spec_json, Arc::new(LoadProgress { link, call, cancel }));
+            let outcome = load(
+                &backend,
+                &spec_json,
+                Arc::new(LoadProgress { link, call, cancel, last: Mutex::default() }),
+            );
             loads.lock().remove(&model);
             let loaded = outcome?;
             let json = to_json(loaded.info())?;
@@ -310,18 +314,27 @@ fn to_json(value: &impl serde::Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|e| Error::internal(format!("cannot encode the answer: {e}")))
 }
 
+/// Least progress between two messages of the same text; engines report every tensor.
+const PROGRESS_STEP: f32 = 0.1;
+
 /// Passes the progress of a load on.
 struct LoadProgress {
     link: Arc<Link>,
     call: CallId,
     cancel: Arc<AtomicBool>,
+    /// What was passed on last.
+    last: Mutex<(f32, String)>,
 }
 
 impl EventSink for LoadProgress {
     fn push(&self, event: &Event<'_>) -> Flow {
         if let Event::Progress { fraction, text } = event {
-            let text = (*text).to_owned();
-            let _ = self.link.send(&FromWorker::Progress { call: self.call, fraction: *fraction, text });
+            let mut last = self.last.lock();
+            if *text != last.1 || *fraction >= last.0 + PROGRESS_STEP {
+                *last = (*fraction, (*text).to_owned());
+                let text = (*text).to_owned();
+                let _ = self.link.send(&FromWorker::Progress { call: self.call, fraction: *fraction, text });
+            }
         }
         if self.cancelled() { Flow::Cancelled } else { Flow::Continue }
     }
