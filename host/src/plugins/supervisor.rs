@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -443,9 +442,4 @@ impl JobOwner for Weak<Shared> {
 /// Where a worker runs, for the tasks in `process`.
 fn place(options: &WorkerOptions) -> Host {
     if options.in_process { Host::SameProcess } else { Host::OtherProcess }
-}
-
-/// Standard streams of a worker process.
-fn stdio() -> (Stdio, Stdio) {
-    (Stdio::piped(), Stdio::piped())
 }

@@ -153,22 +153,11 @@ impl Reader {
 
 /// Loads and initialises the plugin.
 fn start(hello: &Hello, link: &Arc<Link>) -> Result<(NativeBackend, Handshake), String> {
-    let library = Library::open(&hello.library).map_err(|e| error_chain(&e))?;
+    let library = Library::open(&hello.library).map_err(|e| crate::error_chain(&e))?;
     let handshake = library.handshake().clone();
     let log = HostLog { link: Arc::clone(link), level: level_from_abi(hello.log_level) };
     let backend = library.init(&hello.plugin_dir, Arc::new(log)).map_err(|e| e.to_string())?;
     Ok((backend, handshake))
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// Sends the plugin's messages to the host. A congested link drops them.

@@ -105,10 +105,7 @@ async fn load() -> Option<ModelHandle> {
         plugin_dir: plugin_dir.clone(),
         library,
         executable: PathBuf::from("/proc/self/exe"),
-        confinement: Confinement {
-            read: vec![std::env::temp_dir(), plugin_dir.clone()],
-            ..Confinement::default()
-        },
+        confinement: Confinement { read: vec![std::env::temp_dir(), plugin_dir], ..Confinement::default() },
         in_process: false,
         log_level: tracing::Level::ERROR,
         start_timeout: WAIT,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::super::protocol::{FromWorker, ToWorker};
 use super::super::transport::receive;
 use super::super::wire::Decoder;
 use super::super::worker::{self, Host};
-use super::{Shared, WorkerOptions, place, stdio};
+use super::{Shared, WorkerOptions, place};
 use crate::engine::WorkerFailure;
 
 /// How long a worker may take to end after its connection closed, before it is killed.
@@ -66,12 +66,11 @@ struct Process {
 }
 
 fn spawn(options: &WorkerOptions, theirs: OwnedFd, last_lines: &LastLines) -> io::Result<Process> {
-    let (stdout, stderr) = stdio();
     let mut child = Command::new(&options.executable)
         .arg("worker")
         .stdin(theirs)
-        .stdout(stdout)
-        .stderr(stderr)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .current_dir(&options.plugin_dir)
         // Out of reach of the terminal's Ctrl-C: the host decides when a worker ends.
         .process_group(0)
