@@ -19,9 +19,9 @@ use crate::setup::Tools;
 use crate::workspace::Workspace;
 
 /// Requests that either server works on at the same time.
-const SLOTS: &str = "8";
-/// Tokens of context that all slots share.
-const CONTEXT: &str = "8192";
+const SLOTS: u32 = 8;
+/// Tokens of context of each request.
+const CONTEXT: u32 = 1024;
 /// How long the rival may take to load the model.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -110,7 +110,9 @@ impl Rival {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = Command::new(path);
         command.arg("--model").arg(model).args(["--host", "127.0.0.1", "--port", &port.to_string()]);
-        command.args(["--parallel", SLOTS, "--ctx-size", CONTEXT, "--threads", threads]);
+        // The rival divides its context among the slots.
+        let (slots, context) = (SLOTS.to_string(), (SLOTS * CONTEXT).to_string());
+        command.args(["--parallel", &slots, "--ctx-size", &context, "--threads", threads]);
         command.args(["--threads-batch", threads]).stdout(Stdio::null()).stderr(Stdio::null());
         let child =
             command.spawn().with_context(|| format!("could not start `{}`", process::display(&command)))?;

@@ -82,11 +82,10 @@ fn measure(url: &str, args: &Args, streams: usize, round: usize) -> anyhow::Resu
         let threads: Vec<_> = (0..streams)
             .map(|stream| {
                 scope.spawn(move || {
-                    // Different beginnings, so that no server profits from a cached prompt.
-                    let prompt = format!(
-                        "{round}.{stream}: tell me something about the number {}.",
-                        round * 31 + stream
-                    );
+                    // No two prompts are the same, so that no server has an answer's cells from before. What a server
+                    // makes of the template's common beginning is its own affair.
+                    let number = (streams * 100 + round) * 100 + stream;
+                    let prompt = format!("{number} is a number: tell me something about {number}.");
                     one_stream(url, args, &prompt)
                 })
             })
