@@ -63,7 +63,12 @@ impl GgufModel {
         if info.tasks.contains(&Task::Generate) {
             let context = generating_context(model, options, context_len, gpu, adapters)?;
             context_len = u32::try_from(context.sequence_len_max()).unwrap_or(u32::MAX);
-            let sizes = Sizes { slots: options.slots, batch: options.batch, queue: options.queue };
+            let sizes = Sizes {
+                slots: options.slots,
+                batch: options.batch,
+                prefill_chunk: options.prefill_chunk(gpu),
+                queue: options.queue,
+            };
             engine = Some(Engine::start(model, context, &tokenizer, sizes, &counters)?);
         }
         let embed_len = file.embed_len(options);

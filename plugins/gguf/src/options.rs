@@ -14,6 +14,8 @@ pub const SLOTS_DEFAULT: u32 = 8;
 pub const SLOTS_MAX: u32 = 256;
 /// Longest sequence when none is asked for, if the model was trained for it.
 pub const CONTEXT_DEFAULT: u32 = 4096;
+/// Prompt tokens of one step on the CPU while several requests run.
+pub const PREFILL_CHUNK_CPU: u32 = 64;
 /// The default context is halved until the key-value cache fits this many bytes, but not below [`CONTEXT_FLOOR`].
 pub const KV_BYTES_DEFAULT_MAX: u64 = 2 << 30;
 /// Smallest context that the default chooses.
@@ -35,6 +37,10 @@ pub struct Options {
     pub batch: u32,
     /// Most tokens computed at once inside a step.
     pub ubatch: u32,
+    /// While several requests run, a step begins no further prompt after so many tokens of prompts, and reads no more
+    /// of one prompt; a request that is alone reads `batch` at once.
+    /// Default: 64 on the CPU, `batch` on a GPU.
+    pub prefill_chunk: Option<u32>,
     /// Threads while every request adds one token; default: the physical cores.
     pub threads: Option<u32>,
     /// Threads while prompts are read; default: as `threads`.
@@ -81,6 +87,7 @@ impl Default for Options {
             queue: 256,
             batch: 512,
             ubatch: 512,
+            prefill_chunk: None,
             threads: None,
             threads_batch: None,
             kv_type_k: None,
@@ -252,6 +259,7 @@ impl Options {
             ("queue", Some(self.queue), 0, 65_536),
             ("batch", Some(self.batch), 1, 65_536),
             ("ubatch", Some(self.ubatch), 1, 65_536),
+            ("prefill_chunk", self.prefill_chunk, 1, 65_536),
             ("context", self.context, 16, 1 << 24),
             ("threads", self.threads, 1, 1024),
             ("threads_batch", self.threads_batch, 1, 1024),
@@ -286,6 +294,13 @@ impl Options {
         Ok(())
     }
 
+    /// Tokens of prompts after which a step begins no further prompt; `gpu` tells whether layers are computed on a GPU.
+    #[must_use]
+    pub fn prefill_chunk(&self, gpu: bool) -> u32 {
+        // A CPU takes as long for twice the rows from a few dozen on, so a longer step only makes all wait for it.
+        self.prefill_chunk.unwrap_or(if gpu { self.batch } else { PREFILL_CHUNK_CPU }).min(self.batch)
+    }
+
     /// Element types of keys and values; `gpu` tells whether layers are computed on a GPU.
     #[must_use]
     pub fn kv_types(&self, gpu: bool) -> (KvType, KvType) {
@@ -310,6 +325,7 @@ mod tests {
         assert_eq!(options, Options::default());
         assert_eq!(options.kv_types(false), (KvType::Bf16, KvType::Bf16));
         assert_eq!(options.kv_types(true), (KvType::F16, KvType::F16));
+        assert_eq!((options.prefill_chunk(false), options.prefill_chunk(true)), (64, 512));
     }
 
     #[test]

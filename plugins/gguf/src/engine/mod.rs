@@ -38,6 +38,8 @@ pub(crate) struct Sizes {
     pub slots: u32,
     /// Most tokens of one step.
     pub batch: u32,
+    /// Prompt tokens after which a step begins no further prompt, while several streams run.
+    pub prefill_chunk: u32,
     /// Requests that may wait.
     pub queue: u32,
 }
@@ -68,6 +70,7 @@ impl Engine {
             context,
             slots: sizes.slots as usize,
             batch: sizes.batch as usize,
+            prefill_chunk: sizes.prefill_chunk as usize,
             tokenizer: Arc::clone(tokenizer),
             queue: Arc::clone(&streams),
             counters: Arc::clone(counters),

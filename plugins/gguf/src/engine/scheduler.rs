@@ -24,6 +24,8 @@ pub(crate) struct Setup {
     pub slots: usize,
     /// Most tokens of one step.
     pub batch: usize,
+    /// Prompt tokens after which a step begins no further prompt, and most of one prompt, while several streams run.
+    pub prefill_chunk: usize,
     /// Turns tokens into text.
     pub tokenizer: Arc<Tokenizer>,
     /// Where prepared streams come from.
@@ -173,8 +175,9 @@ impl Scheduler {
         }
     }
 
-    /// Fills the batch: one token of each running stream, then prompts in order of arrival, up to the batch size. The
-    /// rows are in order of sequences, which lets llama.cpp compute neighbours at once.
+    /// Fills the batch: one token of each running stream, then prompts in order of arrival, up to the batch size, or
+    /// until `prefill_chunk` is reached when others would wait for a long step. The rows are in order of sequences, which lets
+    /// llama.cpp compute neighbours at once.
     fn plan(&mut self) {
         self.batch.clear();
         let mut budget = self.setup.batch;
@@ -188,10 +191,19 @@ impl Scheduler {
             }
         }
         reading.sort_unstable();
+        let alone = self.slots.iter().filter(|slot| slot.stream.is_some()).count() == 1;
+        let chunk = if alone { self.setup.batch } else { self.setup.prefill_chunk };
+        let mut read = 0;
         for (_, index) in reading {
+            if read >= chunk {
+                break;
+            }
+            // The last prompt of a step may go beyond the chunk: short ones are not cut, because llama.cpp computes rows
+            // together only where all sequences have equally many.
             let slot = &mut self.slots[index];
-            slot.planned = slot.pending().min(budget);
+            slot.planned = slot.pending().min(chunk).min(budget);
             budget -= slot.planned;
+            read += slot.planned;
         }
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(stream) = &slot.stream else { continue };
