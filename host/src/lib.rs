@@ -6,6 +6,7 @@ pub mod api;
 pub mod chat;
 pub mod cli;
 pub mod config;
+mod connections;
 pub mod engine;
 pub mod models;
 pub mod plugins;
@@ -16,7 +17,7 @@ pub mod text;
 
 use std::error::Error;
 
-pub use serve::{ServeError, serve, serve_engine};
+pub use serve::{serve, serve_engine};
 
 /// An error and its sources in one line, for the log.
 #[must_use]

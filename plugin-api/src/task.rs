@@ -214,13 +214,61 @@ impl Part {
     }
 }
 
+/// Parameters of a request: the text of a JSON object. It is read once, by whoever knows its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Params(String);
+
+impl Params {
+    /// The parameters that `value` is written as.
+    ///
+    /// # Errors
+    /// `value` cannot be written as JSON.
+    pub fn new(value: &impl Serialize) -> Result<Self, Error> {
+        let json = serde_json::to_string(value);
+        json.map(Self).map_err(|e| Error::internal(format!("parameters cannot be written as JSON: {e}")))
+    }
+
+    /// Parameters that came as text.
+    ///
+    /// # Errors
+    /// The text is not a JSON object.
+    pub fn from_json(text: impl Into<String>) -> Result<Self, Error> {
+        let text = text.into();
+        let invalid = |why: &str| Error::invalid(format!("params_json is not a JSON object: {why}"));
+        serde_json::from_str::<serde::de::IgnoredAny>(&text).map_err(|e| invalid(&e.to_string()))?;
+        if !text.trim_start().starts_with('{') {
+            return Err(invalid("it is another kind of value"));
+        }
+        Ok(Self(text))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self("{}".to_owned())
+    }
+}
+
+/// For an object; any other value is an error when it is read.
+impl From<serde_json::Value> for Params {
+    fn from(object: serde_json::Value) -> Self {
+        Self(object.to_string())
+    }
+}
+
 /// One request, as a model gets it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// What to do.
     pub task: Task,
-    /// The task's parameters, a JSON object.
-    pub params: serde_json::Value,
+    /// The task's parameters.
+    pub params: Params,
     /// The inputs, in the task's order.
     pub parts: Vec<Part>,
     /// Milliseconds from submission until the answer is useless.
@@ -233,7 +281,8 @@ impl Request {
     /// # Errors
     /// A parameter has a wrong type; the message names it.
     pub fn params<P: serde::de::DeserializeOwned>(&self) -> Result<P, Error> {
-        P::deserialize(&self.params).map_err(|e| Error::invalid(format!("parameters of {}: {e}", self.task)))
+        serde_json::from_str(self.params.as_json())
+            .map_err(|e| Error::invalid(format!("parameters of {}: {e}", self.task)))
     }
 
     /// The texts among the inputs, in order.
@@ -264,11 +313,20 @@ mod tests {
     fn wrong_parameter_type_is_named() {
         let request = Request {
             task: Task::Generate,
-            params: serde_json::json!({"temperature": "hot"}),
+            params: Params::from_json(r#"{"temperature": "hot"}"#).unwrap(),
             parts: vec![],
             deadline_ms: None,
         };
         let message = request.params::<GenerateParams>().unwrap_err().to_string();
         assert!(message.starts_with("parameters of generate:"), "{message}");
+    }
+
+    #[test]
+    fn parameters_are_a_json_object() {
+        for text in ["", "[]", "3", "{", "{} {}", "null"] {
+            let message = Params::from_json(text).unwrap_err().to_string();
+            assert!(message.starts_with("params_json is not a JSON object:"), "{text}: {message}");
+        }
+        assert_eq!(Params::from_json(r#" {"a": 1}"#).unwrap().as_json(), r#" {"a": 1}"#);
     }
 }

@@ -164,7 +164,7 @@ proptest! {
             shape: vec![1, tokens.len() as i64],
             data: tokens.iter().flat_map(|token| token.to_ne_bytes()).collect(),
         }));
-        let params = serde_json::json!({ "task": task });
+        let params = serde_json::json!({ "task": task }).into();
         let request = Request { task: Task::from_name(&task), params, parts, deadline_ms };
         // SAFETY: the struct is valid in the closure.
         let read = with_raw_request(&request, |raw| unsafe { read_request(raw) });

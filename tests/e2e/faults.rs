@@ -60,6 +60,7 @@ failing! {
     exits_in_a_constructor: "exit-in-constructor" => ["rogue", "exited"];
     fails_in_init: "init-error" => ["rogue", "told to fail in init"];
     panics_in_init: "panic-in-init" => ["rogue", "panic in init"];
+    hangs_in_init: "hang-in-init" => ["rogue", "did not start within 5000 ms"];
     panics_in_probe: "panic-in-probe" => ["rogue", "panic in probe"];
     hangs_in_probe: "hang-in-probe" => ["rogue", "did not return from probe within 1500 ms"];
     panics_in_load: "panic-in-load" => ["rogue", "panic in load"];

@@ -93,20 +93,22 @@ async fn shutdown_cuts_off_after_the_drain_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_worker_survives_a_killed_host() {
-    let mut host = Setup::echo()
-        .plugin("rogue")
-        .file("plugins/rogue/rogue.toml", "behaviour = \"hang-in-load\"\n")
-        .model("bad.rogue", "")
-        .start();
-    host.expect_echo().await;
-    // One worker is idle, the other hangs inside the plugin.
-    let hanging = host.chat("bad", "hello");
-    let _ = tokio::time::timeout(Duration::from_secs(2), hanging).await;
-    eventually("both workers run", || host.workers().len() == 2).await;
-    let workers = host.workers();
-    host.signal(Signal::KILL);
-    host.wait();
-    eventually("the workers are gone", || workers.iter().all(|pid| !is_running(*pid))).await;
+    for hang in ["hang-in-init", "hang-in-load", "hang-in-submit"] {
+        let mut host = Setup::echo()
+            .plugin("rogue")
+            .file("plugins/rogue/rogue.toml", &format!("behaviour = \"{hang}\"\n"))
+            .model("bad.rogue", "")
+            .start();
+        host.expect_echo().await;
+        // One worker is idle, the other hangs inside the plugin.
+        let hanging = host.chat("bad", "hello");
+        let _ = tokio::time::timeout(Duration::from_secs(2), hanging).await;
+        eventually("both workers run", || host.workers().len() == 2).await;
+        let workers = host.workers();
+        host.signal(Signal::KILL);
+        host.wait();
+        eventually("the workers are gone", || workers.iter().all(|pid| !is_running(*pid))).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,7 @@ pub(super) async fn create(
         task: Task::Embed,
         params: json::params(&EmbedParams::default())?,
         parts: spec.inputs.into_iter().map(|input| input.into_part(false)).collect(),
-        deadline_ms: state.limits.deadline_ms,
+        deadline_ms: Some(state.limits.deadline_ms),
     })?;
     let (vectors, usage) = collect(job, count).await?;
     record.add_prompt_tokens(usage.prompt_tokens);

@@ -96,7 +96,7 @@ pub(super) fn submit(
     model: &LoadedModel,
     spec: &GenerateSpec,
     prompts: Vec<Vec<Part>>,
-    deadline_ms: Option<u64>,
+    deadline_ms: u64,
 ) -> Result<Vec<JobStream>, ApiError> {
     let mut jobs = Vec::with_capacity(prompts.len() * spec.n as usize);
     for parts in prompts {
@@ -104,6 +104,7 @@ pub(super) fn submit(
             let params =
                 GenerateParams { seed: spec.params.seed.wrapping_add(answer.into()), ..spec.params.clone() };
             let params = json::params(&params)?;
+            let deadline_ms = Some(deadline_ms);
             let request = Request { task: Task::Generate, params, parts: parts.clone(), deadline_ms };
             jobs.push(model.submit(request)?);
         }

@@ -6,6 +6,7 @@ use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use bytes::Bytes;
+use pajamas_plugin_api::Params;
 use serde::Serialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -89,8 +90,8 @@ impl<'de> Deserialize<'de> for Present {
 ///
 /// # Errors
 /// Never for the parameters of `plugin-api`, which are made of what JSON can express.
-pub(super) fn params<P: Serialize>(params: &P) -> Result<serde_json::Value, ApiError> {
-    serde_json::to_value(params).map_err(|error| {
+pub(super) fn params<P: Serialize>(params: &P) -> Result<Params, ApiError> {
+    Params::new(params).map_err(|error| {
         tracing::error!(%error, "parameters cannot be written as JSON");
         ApiError::server("internal_error", "the server failed on this request")
     })

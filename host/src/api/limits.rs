@@ -7,14 +7,14 @@ pub struct Limits {
     /// The largest request body, in bytes; a larger one is refused with 413.
     pub body_bytes: usize,
     /// The longest that one request may take once its model is loaded, in milliseconds; the plugin then ends it with
-    /// 504. `None` sets no deadline.
-    pub deadline_ms: Option<u64>,
+    /// 504.
+    pub deadline_ms: u64,
 }
 
 impl Default for Limits {
     /// 32 MiB, and an hour.
     fn default() -> Self {
-        Self { body_bytes: 32 << 20, deadline_ms: Some(60 * 60 * 1000) }
+        Self { body_bytes: 32 << 20, deadline_ms: 60 * 60 * 1000 }
     }
 }
 

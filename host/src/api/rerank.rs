@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::{Extension, Json};
 use futures_util::{Stream, StreamExt};
-use pajamas_plugin_api::{Part, Request, Task, Usage};
+use pajamas_plugin_api::{Params, Part, Request, Task, Usage};
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Serialize};
 
@@ -35,9 +35,9 @@ pub(super) async fn create(
     let texts = std::iter::once(&spec.query).chain(&spec.documents);
     let job = model.submit(Request {
         task: Task::Rerank,
-        params: serde_json::json!({}),
+        params: Params::default(),
         parts: texts.map(Part::text).collect(),
-        deadline_ms: state.limits.deadline_ms,
+        deadline_ms: Some(state.limits.deadline_ms),
     })?;
     let (scores, usage) = collect(job, spec.documents.len()).await?;
     record.add_prompt_tokens(usage.prompt_tokens);

@@ -8,7 +8,6 @@ use pajamas_plugin_api::ErrorKind;
 use pajamas_plugin_api::manifest::ManifestError;
 
 use super::exit::Exit;
-use crate::ServeError;
 use crate::chat::TemplateError;
 use crate::config::ConfigError;
 use crate::engine::{EngineError, StartError};
@@ -29,9 +28,6 @@ pub enum Error {
     /// The engine did not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The server ended by a fault.
-    #[error(transparent)]
-    Serve(#[from] ServeError),
     /// A model could not do its work.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -104,12 +100,12 @@ impl Error {
             | Self::Telemetry(_)
             | Self::Template(_)
             | Self::Usage(_) => Exit::Usage,
-            Self::Start(error) | Self::Serve(ServeError::Start(error)) => start_exit(error),
+            Self::Start(error) => start_exit(error),
             Self::Engine(error) => engine_exit(error),
             Self::UnknownModel { .. } | Self::Manifest(ManifestError::Read { .. }) => Exit::NoInput,
             Self::NotAModel { .. } | Self::Manifest(_) => Exit::BadData,
             Self::PortInUse { .. } | Self::Listen { .. } => Exit::Unavailable,
-            Self::Serve(_) | Self::Input(_) | Self::Output(_) | Self::System { .. } => Exit::Io,
+            Self::Input(_) | Self::Output(_) | Self::System { .. } => Exit::Io,
             Self::Interrupted => Exit::Interrupted,
         }
     }

@@ -21,7 +21,7 @@ pub(super) fn run(config: Config) -> Result<(), Error> {
             listener.local_addr().map_err(|source| Error::Listen { listen: config.listen, source })?;
         let engine = Engine::start(&config)?;
         Printer::stdout().line(format_args!("listening on http://{address}"))?;
-        serve_engine(engine, &config, listener, shutdown).await?;
+        serve_engine(engine, &config, listener, shutdown).await;
         Ok(())
     })
 }

@@ -32,6 +32,8 @@ pub const FIELDS: &[Field] = &[
     field("log.level", Some("--log-level"), Kind::Text),
     field("log.format", Some("--log-format"), Kind::Text),
     field("limits.body_bytes", None, Kind::Number),
+    field("limits.connections", None, Kind::Number),
+    field("limits.request_timeout_ms", None, Kind::Number),
     field("worker.start_timeout_ms", None, Kind::Number),
     field("worker.probe_timeout_ms", None, Kind::Number),
     field("worker.load_timeout_ms", None, Kind::Number),

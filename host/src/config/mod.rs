@@ -70,6 +70,10 @@ pub struct LogConfig {
 pub struct Limits {
     /// Largest body of a request, in bytes; a larger one is answered with status 413.
     pub body_bytes: usize,
+    /// Connections at the same time; a further one waits until another has ended.
+    pub connections: usize,
+    /// The longest that one request may take once its model is loaded; it is ended with status 504.
+    pub request_timeout: Duration,
 }
 
 /// Patience with the processes that run plugins.
@@ -233,7 +237,11 @@ impl Config {
                 filter: raw.log.level.unwrap_or_default(),
                 format: raw.log.format.unwrap_or_default(),
             },
-            limits: Limits { body_bytes: raw.limits.body_bytes.unwrap_or_default().0 },
+            limits: Limits {
+                body_bytes: raw.limits.body_bytes.unwrap_or_default().0,
+                connections: raw.limits.connections.unwrap_or_default().0,
+                request_timeout: millis(raw.limits.request_timeout_ms, 3_600_000),
+            },
             worker: WorkerConfig {
                 start_timeout: millis(raw.worker.start_timeout_ms, 10_000),
                 probe_timeout: millis(raw.worker.probe_timeout_ms, 10_000),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::value::{BodyBytes, Listen, LogFilter, LogFormat, Millis, PluginName};
+use super::value::{BodyBytes, Connections, Listen, LogFilter, LogFormat, Millis, PluginName};
 use super::{CONFIG_BYTES_MAX, ConfigError, Options, PluginConfig};
 
 /// One layer of the configuration. [`super::Config`] has the meaning of the fields.
@@ -53,6 +53,10 @@ pub struct RawLog {
 pub struct RawLimits {
     /// Largest body of a request.
     pub body_bytes: Option<BodyBytes>,
+    /// Connections at the same time.
+    pub connections: Option<Connections>,
+    /// The longest that one request may take.
+    pub request_timeout_ms: Option<Millis>,
 }
 
 /// The table `[worker]`.
@@ -111,7 +115,11 @@ impl RawConfig {
             in_process: self.in_process.or(lower.in_process),
             drain_timeout_ms: self.drain_timeout_ms.or(lower.drain_timeout_ms),
             log: RawLog { level: log.level.or(lower.log.level), format: log.format.or(lower.log.format) },
-            limits: RawLimits { body_bytes: limits.body_bytes.or(lower.limits.body_bytes) },
+            limits: RawLimits {
+                body_bytes: limits.body_bytes.or(lower.limits.body_bytes),
+                connections: limits.connections.or(lower.limits.connections),
+                request_timeout_ms: limits.request_timeout_ms.or(lower.limits.request_timeout_ms),
+            },
             worker: RawWorker {
                 start_timeout_ms: worker.start_timeout_ms.or(lower.worker.start_timeout_ms),
                 probe_timeout_ms: worker.probe_timeout_ms.or(lower.worker.probe_timeout_ms),

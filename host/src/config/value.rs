@@ -10,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 
 /// The longest time that can be configured, in milliseconds: a day.
 pub const MILLIS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// The largest bound on the number of connections.
+pub(super) const CONNECTIONS_MAX: usize = 1 << 16;
 /// The largest bound on a request's body, in bytes.
 pub const BODY_BYTES_MAX: usize = 1 << 30;
 
@@ -47,6 +49,16 @@ pub struct BodyBytes(pub usize);
 impl Default for BodyBytes {
     fn default() -> Self {
         Self(32 << 20)
+    }
+}
+
+/// Connections at the same time, from 1 to [`CONNECTIONS_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections(pub usize);
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self(512)
     }
 }
 
@@ -141,6 +153,16 @@ impl<'de> Deserialize<'de> for BodyBytes {
         number.filter(|number| (1..=BODY_BYTES_MAX).contains(number)).map(Self).ok_or_else(|| {
             D::Error::custom(format_args!("expected a number of bytes from 1 to {BODY_BYTES_MAX}"))
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for Connections {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = usize::deserialize(deserializer).ok();
+        number
+            .filter(|number| (1..=CONNECTIONS_MAX).contains(number))
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format_args!("expected a number from 1 to {CONNECTIONS_MAX}")))
     }
 }
 

@@ -67,8 +67,8 @@ pub(crate) enum FromWorker {
     Answer { call: CallId, outcome: Result<String, Error> },
     /// Progress of a load.
     Progress { call: CallId, fraction: f32, text: String },
-    /// `submit` has returned.
-    Submitted { job: JobId },
+    /// The plugin's `submit` has not returned for so long.
+    SubmitHangs { ms: u64 },
     /// An event of a job.
     Event { job: JobId, event: WireEvent },
     /// A message of the plugin.

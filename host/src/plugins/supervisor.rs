@@ -317,14 +317,13 @@ impl Shared {
             Ok(failure) => failure.clone(),
             Err(_) => None,
         }
-        .unwrap_or_else(|| {
-            Arc::new(WorkerFailure {
-                plugin: self.plugin.clone(),
-                what: "ended".to_owned(),
-                last_lines: Vec::new(),
-                retryable: true,
-            })
-        })
+        .unwrap_or_else(|| self.unexplained())
+    }
+
+    /// What is said of an end whose reason is not known yet.
+    fn unexplained(&self) -> Arc<WorkerFailure> {
+        let (plugin, what) = (self.plugin.clone(), "has ended".to_owned());
+        Arc::new(WorkerFailure { plugin, what, last_lines: Vec::new(), retryable: true })
     }
 
     /// A frame from the worker.
@@ -340,7 +339,9 @@ impl Shared {
             FromWorker::Progress { fraction, text, .. } => {
                 tracing::info!(plugin = self.plugin, percent = (fraction * 100.0).round(), "{text}");
             }
-            FromWorker::Submitted { job } => self.jobs.submitted(job),
+            FromWorker::SubmitHangs { ms } => {
+                self.stop_because(format!("did not return from submit within {ms} ms and was stopped"));
+            }
             FromWorker::Event { job, event } => {
                 if self.jobs.deliver(job, event, &mut attachments) == jobs::Delivery::CancelIt {
                     let _ = self.send(&ToWorker::Cancel { job });
@@ -395,14 +396,7 @@ impl ModelHandle {
             ))),
             Err(SendError::Closed) => {
                 let failure = shared.ended.borrow().clone();
-                Err(EngineError::Worker(failure.unwrap_or_else(|| {
-                    Arc::new(WorkerFailure {
-                        plugin: shared.plugin.clone(),
-                        what: "has ended".to_owned(),
-                        last_lines: Vec::new(),
-                        retryable: true,
-                    })
-                })))
+                Err(EngineError::Worker(failure.unwrap_or_else(|| shared.unexplained())))
             }
         }
     }

@@ -57,16 +57,16 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Queues a frame that is no hurry: it goes with the next one that is sent.
+    pub(crate) fn put(&self, frame: Frame) -> Result<(), SendError> {
+        let mut queue = self.queue.lock();
+        queue.accept(frame)
+    }
+
     /// Sends a frame or queues it. Returns whether a flush is needed.
     pub(crate) fn send(&self, socket: BorrowedFd<'_>, frame: Frame) -> Result<bool, SendError> {
         let mut queue = self.queue.lock();
-        if queue.closed {
-            return Err(SendError::Closed);
-        }
-        if queue.bytes + frame.bytes.len() > OUTBOX_BYTES_MAX {
-            return Err(SendError::Full);
-        }
-        queue.put(frame);
+        queue.accept(frame)?;
         if queue.blocked {
             return Ok(false);
         }
@@ -105,7 +105,18 @@ impl Outbox {
 }
 
 impl Queue {
-    fn put(&mut self, frame: Frame) {
+    fn accept(&mut self, frame: Frame) -> Result<(), SendError> {
+        if self.closed {
+            return Err(SendError::Closed);
+        }
+        if self.bytes + frame.bytes.len() > OUTBOX_BYTES_MAX {
+            return Err(SendError::Full);
+        }
+        self.append(frame);
+        Ok(())
+    }
+
+    fn append(&mut self, frame: Frame) {
         self.bytes += frame.bytes.len();
         match self.chunks.back_mut() {
             Some(last)
@@ -160,16 +171,21 @@ fn send_chunk(socket: BorrowedFd<'_>, chunk: &Chunk) -> rustix::io::Result<usize
     rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)
 }
 
-/// Reads what is there into the decoder. Returns the number of bytes; 0 means that the other end is closed.
+/// Reads what is there into the decoder, without waiting. Returns the number of bytes; 0 means that the other end is
+/// closed.
 pub(crate) fn receive(socket: BorrowedFd<'_>, decoder: &mut Decoder) -> rustix::io::Result<usize> {
-    let start = decoder.bytes.len();
-    decoder.bytes.resize(start + READ_BYTES, 0);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ATTACHMENTS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut buffers = [IoSliceMut::new(&mut decoder.bytes[start..])];
-    let received = rustix::net::recvmsg(socket, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC);
+    decoder.scratch.resize(READ_BYTES, 0);
+    let mut buffers = [IoSliceMut::new(&mut decoder.scratch)];
+    let received = rustix::net::recvmsg(
+        socket,
+        &mut buffers,
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+    );
     let read = received.as_ref().map_or(0, |message| message.bytes);
-    decoder.bytes.truncate(start + read);
+    decoder.bytes.extend_from_slice(&decoder.scratch[..read]);
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {
             decoder.fds.extend(fds);

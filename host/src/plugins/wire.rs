@@ -5,7 +5,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use pajamas_plugin_api::{Error, Event, Part, Request, Task, Tensor};
+use pajamas_plugin_api::{Error, Event, Params, Part, Request, Task, Tensor};
 use rustix::fs::{MemfdFlags, SealFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -135,6 +135,8 @@ pub(crate) fn encode<M: Serialize>(message: &M, attachments: Attachments) -> Res
 pub(crate) struct Decoder {
     pub(crate) bytes: BytesMut,
     pub(crate) fds: std::collections::VecDeque<OwnedFd>,
+    /// Where the system puts what it read; kept, because a new one would have to be cleared each time.
+    pub(crate) scratch: Vec<u8>,
 }
 
 impl Decoder {
@@ -182,7 +184,7 @@ pub(crate) fn request_to_wire(request: &Request, to: &mut Attachments) -> Result
     });
     Ok(WireRequest {
         task: request.task.name().to_owned(),
-        params_json: request.params.to_string(),
+        params_json: request.params.as_json().to_owned(),
         parts: parts.collect::<Result<_, WireError>>()?,
         deadline_ms: request.deadline_ms,
     })
@@ -208,8 +210,7 @@ pub(crate) fn request_from_wire(request: WireRequest, from: &mut Received) -> Re
     });
     Ok(Request {
         task: Task::from_name(&request.task),
-        params: serde_json::from_str(&request.params_json)
-            .map_err(|e| Error::internal(format!("the request's parameters were damaged: {e}")))?,
+        params: Params::from_json(request.params_json)?,
         parts: parts.collect::<Result<_, Error>>()?,
         deadline_ms: request.deadline_ms,
     })

@@ -1,7 +1,8 @@
 //! The worker's side: loads one plugin and serves the host over a socket until the host is gone.
 //!
-//! Threads: the main one reads frames and does nothing that may hang; `jobs` calls `submit` and `release_job`; each
-//! probe, inspection, load and measurement has a thread of its own; `outbox` sends what the socket did not take.
+//! Threads: the main one reads frames and calls `submit`, which SPEC wants to return at once; `release` calls
+//! `release_job`; each probe, inspection, load and measurement gets a thread; `outbox` sends what the socket did not
+//! take; `guard` ends the process when the host is gone, whatever the plugin does, and reports a `submit` that hangs.
 //! Tokens go out on the plugin's own threads.
 
 use std::collections::HashMap;
@@ -11,19 +12,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use pajamas_plugin_api::native::{Handshake, Library, NativeBackend, NativeJob, NativeModel};
+use pajamas_plugin_api::native::{Handshake, Library, NativeBackend, NativeModel};
 use pajamas_plugin_api::{
-    Error, ErrorKind, Event, EventSink, Flow, LoadSpec, LogSink, level_from_abi, level_to_abi,
+    Error, Event, EventSink, Flow, LoadSpec, LogSink, level_from_abi, level_to_abi, thread,
 };
 use parking_lot::Mutex;
 
 use super::confine;
-use super::protocol::{
-    CallId, FromWorker, Hello, JobId, ModelId, ToWorker, WireEvent, WireRequest, build_id,
-};
+use super::protocol::{CallId, FromWorker, Hello, JobId, ModelId, ToWorker, WireRequest, build_id};
 use super::transport::{Outbox, SendError, receive};
-use super::wire::{Attachments, Decoder, Received, encode, event_to_wire, request_from_wire};
+use super::wire::{Attachments, Decoder, Received, encode, request_from_wire};
+
+mod job;
+
+use job::JobState;
 
 /// Entry of the hidden `worker` command: the socket is standard input.
 #[must_use]
@@ -31,12 +35,16 @@ pub fn main() -> ExitCode {
     match take_stdin() {
         Ok(socket) => {
             serve(socket, Host::OtherProcess);
-            // Nothing of the plugin is to run any more, neither its threads nor its exit handlers.
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            kill_self();
             ExitCode::SUCCESS
         }
         Err(_) => ExitCode::from(64),
     }
+}
+
+/// Nothing of the plugin is to run any more, neither its threads nor its exit handlers.
+fn kill_self() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
 }
 
 /// Moves the socket away from standard input, so that a plugin that reads from it finds nothing.
@@ -59,14 +67,39 @@ pub(crate) enum Host {
 
 /// Serves until the host closes the socket.
 pub(crate) fn serve(socket: OwnedFd, host: Host) {
-    let link = Arc::new(Link { socket, outbox: Outbox::default() });
+    let link = Arc::new(Link { socket, outbox: Outbox::default(), submitting_since: Mutex::new(None) });
     let flusher = Arc::clone(&link);
     let spawned =
         std::thread::Builder::new().name("outbox".to_owned()).spawn(move || flusher.flush_forever());
-    if spawned.is_ok() {
+    let guarded = match host {
+        Host::SameProcess => Ok(()),
+        Host::OtherProcess => guard(Arc::clone(&link)),
+    };
+    if spawned.is_ok() && guarded.is_ok() {
         Reader { link: Arc::clone(&link), decoder: Decoder::default() }.run(host);
     }
     link.outbox.close();
+}
+
+/// How long `submit` may take before the host is told, which then ends this process.
+const SUBMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a running `submit` is looked at.
+const GUARD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Starts the thread that does what the main thread cannot do while it is inside the plugin.
+fn guard(link: Arc<Link>) -> std::io::Result<()> {
+    let guard = move || {
+        let interval = rustix::event::Timespec::try_from(GUARD_INTERVAL).ok();
+        loop {
+            // A hang-up is reported without being asked for; nothing else wakes this thread.
+            let mut hang_up = [rustix::event::PollFd::new(&link.socket, rustix::event::PollFlags::empty())];
+            match rustix::event::poll(&mut hang_up, interval.as_ref()) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => link.report_hanging_submit(),
+                _ => return kill_self(),
+            }
+        }
+    };
+    std::thread::Builder::new().name("guard".to_owned()).spawn(guard).map(drop)
 }
 
 /// The connection to the host.
@@ -74,9 +107,19 @@ pub(crate) fn serve(socket: OwnedFd, host: Host) {
 struct Link {
     socket: OwnedFd,
     outbox: Outbox,
+    /// When the `submit` that is running was called.
+    submitting_since: Mutex<Option<Instant>>,
 }
 
 impl Link {
+    fn report_hanging_submit(&self) {
+        let since = *self.submitting_since.lock();
+        if since.is_some_and(|since| since.elapsed() >= SUBMIT_TIMEOUT) {
+            let ms = u64::try_from(SUBMIT_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+            let _ = self.send(&FromWorker::SubmitHangs { ms });
+        }
+    }
+
     fn send(&self, message: &FromWorker) -> Result<(), SendError> {
         self.send_with(message, Attachments::default())
     }
@@ -116,9 +159,12 @@ impl Reader {
                 Ok(None) => {}
                 Err(_) => return None,
             }
+            // Not a blocking read: the kernel wakes one whenever the host has read something that was sent to it.
+            let mut ready = [rustix::event::PollFd::new(&self.link.socket, rustix::event::PollFlags::IN)];
+            let _ = rustix::event::poll(&mut ready, None);
             match receive(self.link.socket.as_fd(), &mut self.decoder) {
                 Ok(0) => return None,
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                 Err(_) => return None,
             }
         }
@@ -191,33 +237,32 @@ struct Session {
     models: Models,
     jobs: Jobs,
     loads: Arc<Mutex<HashMap<ModelId, Arc<AtomicBool>>>>,
-    work: mpsc::Sender<JobWork>,
-}
-
-/// Work of the `jobs` thread.
-enum JobWork {
-    Submit { job: JobId, state: Arc<JobState>, model: ModelId, request: WireRequest, attachments: Received },
-    Release(JobId),
+    calls: thread::Pool,
+    /// Jobs that have ended, to the `release` thread.
+    ended: mpsc::Sender<JobId>,
 }
 
 impl Session {
     fn start(backend: NativeBackend, link: &Arc<Link>) -> std::io::Result<Self> {
-        let (work, inbox) = mpsc::channel();
+        let (ended, inbox) = mpsc::channel();
         let session = Self {
             link: Arc::clone(link),
             backend,
             models: Models::default(),
             jobs: Jobs::default(),
             loads: Arc::default(),
-            work: work.clone(),
+            calls: thread::Pool::new("call"),
+            ended,
         };
-        let runner = JobRunner {
-            link: Arc::clone(link),
-            models: Arc::clone(&session.models),
-            jobs: Arc::clone(&session.jobs),
-            work,
+        let jobs = Arc::clone(&session.jobs);
+        let release = move || {
+            while let Ok(job) = inbox.recv() {
+                let state = jobs.lock().remove(&job);
+                // Outside the lock: this calls the plugin.
+                drop(state.and_then(|state| state.end()));
+            }
         };
-        std::thread::Builder::new().name("jobs".to_owned()).spawn(move || runner.run(&inbox))?;
+        std::thread::Builder::new().name("release".to_owned()).spawn(release)?;
         Ok(session)
     }
 
@@ -226,11 +271,11 @@ impl Session {
             ToWorker::Hello(_) => {}
             ToWorker::Probe { call } => {
                 let backend = self.backend.clone();
-                self.call(call, "probe", move || to_json(&backend.probe()?));
+                self.call(call, move || to_json(&backend.probe()?));
             }
             ToWorker::Inspect { call, path } => {
                 let backend = self.backend.clone();
-                self.call(call, "inspect", move || to_json(&backend.inspect(&path)?));
+                self.call(call, move || to_json(&backend.inspect(&path)?));
             }
             ToWorker::Load { call, model, spec_json } => self.load(call, model, spec_json),
             ToWorker::CancelLoad { model } => {
@@ -240,19 +285,21 @@ impl Session {
             }
             ToWorker::Stats { call, model } => {
                 let found = self.models.lock().get(&model).cloned();
-                self.call(call, "stats", move || {
+                self.call(call, move || {
                     to_json(&found.ok_or_else(|| Error::internal("the model is not loaded"))?.stats()?)
                 });
             }
             ToWorker::Unload { model } => {
                 let removed = self.models.lock().remove(&model);
                 // Frees the model, unless a job still holds it; that may take a while.
-                let _ = std::thread::Builder::new().name("unload".to_owned()).spawn(move || drop(removed));
+                let _ = self.calls.run(move || drop(removed));
             }
             ToWorker::Submit { job, model, request } => {
-                let state = Arc::new(JobState::new(job, &self.link, &self.work));
+                let state = Arc::new(JobState::new(job, &self.link, &self.ended));
                 self.jobs.lock().insert(job, Arc::clone(&state));
-                let _ = self.work.send(JobWork::Submit { job, state, model, request, attachments });
+                *self.link.submitting_since.lock() = Some(Instant::now());
+                self.submit(&state, model, request, attachments);
+                *self.link.submitting_since.lock() = None;
             }
             ToWorker::Cancel { job } => {
                 let state = self.jobs.lock().get(&job).cloned();
@@ -264,12 +311,21 @@ impl Session {
     }
 
     /// Runs a call on a thread of its own: a hanging plugin hangs nothing else.
-    fn call(&self, call: CallId, name: &str, body: impl FnOnce() -> Result<String, Error> + Send + 'static) {
+    fn call(&self, call: CallId, body: impl FnOnce() -> Result<String, Error> + Send + 'static) {
         let link = Arc::clone(&self.link);
-        let spawned =
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || link.answer(call, body()));
-        if let Err(error) = spawned {
-            self.link.answer(call, Err(Error::internal(format!("cannot start a thread: {error}"))));
+        if let Err(error) = self.calls.run(move || link.answer(call, body())) {
+            self.link.answer(call, Err(error));
+        }
+    }
+
+    fn submit(&self, state: &Arc<JobState>, model: ModelId, request: WireRequest, mut attachments: Received) {
+        let found = self.models.lock().get(&model).cloned();
+        let Some(model) = found else {
+            return state.refuse(&Error::internal("the model is not loaded in this worker"));
+        };
+        match request_from_wire(request, &mut attachments) {
+            Err(error) => state.refuse(&error),
+            Ok(request) => state.start(model.submit(&request, Arc::<JobState>::clone(state))),
         }
     }
 
@@ -278,7 +334,7 @@ impl Session {
         self.loads.lock().insert(model, Arc::clone(&cancel));
         let (backend, link) = (self.backend.clone(), Arc::clone(&self.link));
         let (models, loads) = (Arc::clone(&self.models), Arc::clone(&self.loads));
-        self.call(call, "load", move || {
+        self.call(call, move || {
             let outcome = load(
                 &backend,
                 &spec_json,
@@ -330,124 +386,5 @@ impl EventSink for LoadProgress {
 
     fn cancelled(&self) -> bool {
         self.cancel.load(Ordering::Relaxed)
-    }
-}
-
-/// One job from `Submit` to its release.
-struct JobState {
-    id: JobId,
-    link: Arc<Link>,
-    work: mpsc::Sender<JobWork>,
-    /// The host wants nothing more of it.
-    cancelled: AtomicBool,
-    native: Mutex<Option<NativeJob>>,
-}
-
-impl JobState {
-    fn new(id: JobId, link: &Arc<Link>, work: &mpsc::Sender<JobWork>) -> Self {
-        Self {
-            id,
-            link: Arc::clone(link),
-            work: work.clone(),
-            cancelled: AtomicBool::new(false),
-            native: Mutex::new(None),
-        }
-    }
-
-    fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-        if let Some(native) = &*self.native.lock() {
-            native.cancel();
-        }
-    }
-
-    fn send(&self, event: WireEvent, attachments: Attachments) -> Result<(), SendError> {
-        self.link.send_with(&FromWorker::Event { job: self.id, event }, attachments)
-    }
-
-    fn forward(&self, event: &Event<'_>) {
-        let mut attachments = Attachments::default();
-        let sent = match event_to_wire(event, &mut attachments) {
-            Ok(Some(wire)) => self.send(wire, attachments),
-            Ok(None) => Ok(()),
-            Err(_) => Err(SendError::Full),
-        };
-        if sent.is_err() && !event.is_terminal() {
-            // A plugin that floods the link loses this job only; the terminal event is sent when it stops.
-            self.cancelled.store(true, Ordering::Relaxed);
-            let message = "the plugin sent more than the connection to the host can hold".to_owned();
-            let _ =
-                self.send(WireEvent::Error { kind: ErrorKind::Overloaded, message }, Attachments::default());
-        }
-    }
-}
-
-impl EventSink for JobState {
-    fn push(&self, event: &Event<'_>) -> Flow {
-        let cancelled = self.cancelled.load(Ordering::Relaxed);
-        if event.is_terminal() {
-            self.forward(event);
-            // Released by the `jobs` thread: never from within the plugin's own call.
-            let _ = self.work.send(JobWork::Release(self.id));
-        } else if !cancelled {
-            self.forward(event);
-        }
-        if cancelled { Flow::Cancelled } else { Flow::Continue }
-    }
-
-    fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-}
-
-/// The `jobs` thread.
-struct JobRunner {
-    link: Arc<Link>,
-    models: Models,
-    jobs: Jobs,
-    work: mpsc::Sender<JobWork>,
-}
-
-impl JobRunner {
-    fn run(self, inbox: &mpsc::Receiver<JobWork>) {
-        while let Ok(work) = inbox.recv() {
-            match work {
-                JobWork::Submit { job, state, model, request, attachments } => {
-                    self.submit(&state, model, request, attachments);
-                    let _ = self.link.send(&FromWorker::Submitted { job });
-                }
-                JobWork::Release(job) => {
-                    let state = self.jobs.lock().remove(&job);
-                    let native = state.and_then(|state| state.native.lock().take());
-                    drop(native);
-                }
-            }
-        }
-    }
-
-    fn submit(&self, state: &Arc<JobState>, model: ModelId, request: WireRequest, mut attachments: Received) {
-        let found = self.models.lock().get(&model).cloned();
-        let Some(model) = found else {
-            return self.refuse(state, &Error::internal("the model is not loaded in this worker"));
-        };
-        match request_from_wire(request, &mut attachments) {
-            Err(error) => self.refuse(state, &error),
-            Ok(request) => {
-                let native = model.submit(&request, Arc::<JobState>::clone(state));
-                let cancelled = {
-                    let mut slot = state.native.lock();
-                    *slot = native;
-                    state.cancelled.load(Ordering::Relaxed)
-                };
-                if cancelled {
-                    state.cancel();
-                }
-            }
-        }
-    }
-
-    fn refuse(&self, state: &Arc<JobState>, error: &Error) {
-        state.forward(&Event::Error { kind: error.kind(), message: error.message() });
-        let _ = self.work.send(JobWork::Release(state.id));
     }
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use pajamas_gguf::GgufBackend;
 use pajamas_plugin_api::{
-    Backend, Error, Event, EventSink, Flow, GenerateParams, Job, LoadSpec, Model, Part, Progress, Request,
-    Task,
+    Backend, Error, Event, EventSink, Flow, GenerateParams, Job, LoadSpec, Model, Params, Part, Progress,
+    Request, Task,
 };
 
 const TOKENS: u32 = 96;
@@ -95,6 +95,6 @@ fn request(stream: usize, round: usize, words: usize) -> Request {
         GenerateParams { temperature: 0.0, max_tokens: Some(TOKENS), ignore_eos: true, ..Default::default() };
     let text =
         format!("{round}-{stream}: tell me a story about {}", "the sea and the wind and ".repeat(words / 6));
-    let params = serde_json::to_value(params).unwrap_or_default();
+    let params = Params::new(&params).unwrap_or_default();
     Request { task: Task::Generate, params, parts: vec![Part::text(text)], deadline_ms: None }
 }

@@ -221,7 +221,7 @@ impl Worker {
         let context = match self.context.take() {
             Some(context) => context,
             None => Context::new(Arc::clone(&self.setup.model), &self.setup.config).ok_or_else(|| {
-                let reason = crate::ffi::take_error().unwrap_or_default();
+                let reason = crate::llama_log::take_error().unwrap_or_default();
                 Error::new(ErrorKind::OutOfMemory, format!("cannot make a context for embeddings: {reason}"))
             })?,
         };

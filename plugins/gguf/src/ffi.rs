@@ -4,6 +4,7 @@
 //! This is the only file of the crate with unsafe code.
 #![expect(unsafe_code, reason = "llama.cpp has a C interface; llama-cpp-2 covers only a part of it safely")]
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::ptr::NonNull;
@@ -13,6 +14,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 use parking_lot::Mutex;
+use tracing::Level;
+
+use crate::llama_log;
 
 /// How a model's weights are loaded.
 #[derive(Clone, Debug)]
@@ -155,7 +159,16 @@ unsafe extern "C" fn abort_callback(data: *mut c_void) -> bool {
     let slot = unsafe { &*data.cast::<AbortSlot>() };
     let check = slot.0.load(Ordering::Acquire).cast::<AbortCheck<'_>>();
     // SAFETY: `Context::decode` keeps the reference alive until llama_decode has returned, then stores null.
-    unsafe { check.as_ref() }.is_some_and(|check| check())
+    let abort = unsafe { check.as_ref() }.is_some_and(|check| check());
+    if abort {
+        ABORTING.set(true);
+    }
+    abort
+}
+
+thread_local! {
+    /// The decode that runs on this thread was told to stop: what llama.cpp calls errors now is what was asked for.
+    static ABORTING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A llama.cpp context together with the model that it needs. One thread at a time.
@@ -180,7 +193,7 @@ impl Context {
         let abort = Box::<AbortSlot>::default();
         let params = context_params(config, &abort);
         let guard = CREATING.lock();
-        forget_error();
+        llama_log::forget_error();
         // SAFETY: the model lives as long as the context, because the context owns a share of it, and no other
         // context of it is being created (`CREATING`).
         let raw = NonNull::new(unsafe { sys::llama_init_from_model(model_ptr(&model).as_ptr(), params) })?;
@@ -197,11 +210,12 @@ impl Context {
 
     /// Computes the batch. `abort` is asked between the operations on the CPU.
     pub(crate) fn decode(&mut self, batch: &mut Batch, abort: AbortCheck<'_>) -> Result<(), DecodeError> {
-        forget_error();
+        llama_log::forget_error();
         let check: *const AbortCheck<'_> = &raw const abort;
         self.abort.0.store(check.cast_mut().cast(), Ordering::Release);
         // SAFETY: the context is live and exclusively borrowed; the batch's arrays have `n_tokens` elements.
         let status = unsafe { sys::llama_decode(self.raw.as_ptr(), batch.raw()) };
+        ABORTING.set(false);
         self.abort.0.store(std::ptr::null_mut(), Ordering::Release);
         match status {
             0 => Ok(()),
@@ -298,7 +312,7 @@ impl Adapter {
     /// Loads an adapter for `model`, or `None` when llama.cpp refuses (it has logged why).
     pub(crate) fn load(model: &LlamaModel, path: &Path, scale: f32) -> Option<Self> {
         let path = CString::new(path.to_str()?).ok()?;
-        forget_error();
+        llama_log::forget_error();
         // SAFETY: the model is live and no context of it exists yet; the path is a C string.
         let raw = unsafe { sys::llama_adapter_lora_init(model_ptr(model).as_ptr(), path.as_ptr()) };
         NonNull::new(raw).map(|raw| Self { raw, scale })
@@ -381,7 +395,7 @@ pub(crate) fn load_model(
     let mut progress = progress;
     params.progress_callback = Some(report);
     params.progress_callback_user_data = (&raw mut progress).cast();
-    forget_error();
+    llama_log::forget_error();
     // SAFETY: the path, the split and the progress closure live until the call returns.
     let raw = unsafe { sys::llama_model_load_from_file(path.as_ptr(), params) };
     // SAFETY: see `model_ptr`; the pointer is a model that nobody else owns.
@@ -426,67 +440,25 @@ fn text(pointer: *const c_char) -> String {
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
-/// Lines that are not complete yet, and the first error line since the last call that can fail.
-struct LogState {
-    line: String,
-    level: sys::ggml_log_level,
-    first_error: Option<String>,
-}
-
-/// Most bytes of one log line; the rest of a longer line is dropped.
-const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
-
-static LOG: Mutex<LogState> =
-    Mutex::new(LogState { line: String::new(), level: sys::GGML_LOG_LEVEL_INFO, first_error: None });
-
 unsafe extern "C" fn log_callback(level: sys::ggml_log_level, message: *const c_char, _: *mut c_void) {
-    let message = text(message);
-    let mut state = LOG.lock();
-    if level != sys::GGML_LOG_LEVEL_CONT {
-        state.level = level;
-    }
-    if state.line.len() < LOG_LINE_BYTES_MAX {
-        state.line.push_str(&message);
-    }
-    if message.ends_with('\n') {
-        let line = std::mem::take(&mut state.line);
-        let level = state.level;
-        let line = line.trim_end();
-        if level == sys::GGML_LOG_LEVEL_ERROR {
-            // Later ones say only that something failed.
-            state.first_error.get_or_insert_with(|| line.to_owned());
-        }
-        drop(state);
-        forward(level, line);
-    }
-}
-
-fn forward(level: sys::ggml_log_level, line: &str) {
-    match level {
-        sys::GGML_LOG_LEVEL_ERROR => tracing::error!(target: "llama.cpp", "{line}"),
-        sys::GGML_LOG_LEVEL_WARN => tracing::warn!(target: "llama.cpp", "{line}"),
+    let level = match level {
+        sys::GGML_LOG_LEVEL_CONT => None,
+        // What was asked for is no error.
+        sys::GGML_LOG_LEVEL_ERROR if ABORTING.get() => Some(Level::DEBUG),
+        sys::GGML_LOG_LEVEL_ERROR => Some(Level::ERROR),
+        sys::GGML_LOG_LEVEL_WARN => Some(Level::WARN),
         // llama.cpp prints its whole configuration at this level.
-        sys::GGML_LOG_LEVEL_INFO => tracing::debug!(target: "llama.cpp", "{line}"),
-        _ => tracing::trace!(target: "llama.cpp", "{line}"),
-    }
+        sys::GGML_LOG_LEVEL_INFO => Some(Level::DEBUG),
+        _ => Some(Level::TRACE),
+    };
+    llama_log::take(level, &text(message));
 }
 
-/// Sends llama.cpp's log to `tracing` and keeps its errors for [`take_error`].
+/// Sends llama.cpp's log to `tracing` and keeps its errors for [`llama_log::take_error`].
 pub(crate) fn install_log() {
     // SAFETY: the callback is valid for the life of the process and uses no user data.
     unsafe {
         sys::llama_log_set(Some(log_callback), std::ptr::null_mut());
         sys::ggml_log_set(Some(log_callback), std::ptr::null_mut());
     }
-}
-
-/// Takes the first error that llama.cpp logged in the last load, context creation or decode, without its function name.
-pub(crate) fn take_error() -> Option<String> {
-    let line = LOG.lock().first_error.take()?;
-    let reason = line.split_once(": ").map_or(line.as_str(), |(_, rest)| rest);
-    Some(reason.to_owned())
-}
-
-fn forget_error() {
-    LOG.lock().first_error = None;
 }

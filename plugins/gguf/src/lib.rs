@@ -10,6 +10,7 @@ mod ffi;
 mod gguf_file;
 mod grammar;
 mod inspect;
+mod llama_log;
 mod model;
 pub mod options;
 mod prompt;

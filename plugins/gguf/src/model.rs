@@ -15,6 +15,7 @@ use crate::embed::{self, Embedder, TEXTS_AT_ONCE};
 use crate::engine::{Engine, Sizes};
 use crate::ffi::{self, Adapter, Batch, Context, ContextConfig, ModelConfig};
 use crate::inspect::{ModelFile, uses_gpu};
+use crate::llama_log;
 use crate::options::{Options, Pooling, Switch};
 use crate::prompt::Tokenizer;
 use crate::stats::{Counters, MemoryReading};
@@ -168,7 +169,7 @@ fn load_weights(path: &Path, options: &Options, progress: &Progress) -> Result<L
         Some(model) => Ok(model),
         None if cancelled => Err(Error::new(ErrorKind::Cancelled, "the load was cancelled")),
         None => {
-            let reason = ffi::take_error().unwrap_or_else(|| "no reason given".to_owned());
+            let reason = llama_log::take_error().unwrap_or_else(|| "no reason given".to_owned());
             Err(Error::bad_model(format!("llama.cpp cannot load {}: {reason}", path.display())))
         }
     }
@@ -180,7 +181,7 @@ fn load_adapters(model: &LlamaModel, options: &Options) -> Result<Vec<Adapter>, 
         crate::gguf_file::GgufFile::open(&lora.path)
             .map_err(|error| Error::invalid(format!("option `lora`: {} {error}", lora.path.display())))?;
         Adapter::load(model, &lora.path, lora.scale).ok_or_else(|| {
-            let reason = ffi::take_error().unwrap_or_default();
+            let reason = llama_log::take_error().unwrap_or_default();
             Error::invalid(format!("option `lora`: {} does not fit the model: {reason}", lora.path.display()))
         })
     };
@@ -203,7 +204,7 @@ fn generating_context(
         ..base_config(options, gpu)
     };
     let failed = || {
-        let reason = ffi::take_error().unwrap_or_else(|| "no reason given".to_owned());
+        let reason = llama_log::take_error().unwrap_or_else(|| "no reason given".to_owned());
         Error::new(
             ErrorKind::OutOfMemory,
             format!("llama.cpp cannot make a context of {} cells: {reason}", config.cells),

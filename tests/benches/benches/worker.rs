@@ -14,7 +14,7 @@ use criterion::{Criterion, Throughput};
 use pajamas_host::engine::JobEvent;
 use pajamas_host::plugins::confine::Confinement;
 use pajamas_host::plugins::{ModelHandle, Worker, WorkerOptions};
-use pajamas_plugin_api::{LoadSpec, Manifest, Part, Request, Task};
+use pajamas_plugin_api::{LoadSpec, Manifest, Params, Part, Request, Task};
 use tokio::runtime::Runtime;
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ fn worker(criterion: &mut Criterion) {
 async fn tokens(model: &ModelHandle, count: usize) {
     let request = Request {
         task: Task::Generate,
-        params: serde_json::json!({}),
+        params: Params::default(),
         parts: vec![Part::text("w ".repeat(count))],
         deadline_ms: None,
     };

@@ -259,7 +259,7 @@ pub(crate) fn generate(prompt: &str, params: &GenerateParams) -> Request {
 }
 
 pub(crate) fn request(task: Task, params: Value, parts: Vec<Part>) -> Request {
-    Request { task, params, parts, deadline_ms: None }
+    Request { task, params: params.into(), parts, deadline_ms: None }
 }
 
 /// A prompt that every model answers with at least one token.

@@ -123,7 +123,7 @@ fn answer(library: Library) -> String {
     model.stats().unwrap();
     let request = Request {
         task: Task::Generate,
-        params: json!({ "max_tokens": 8 }),
+        params: json!({ "max_tokens": 8 }).into(),
         parts: vec![Part::text("hello again")],
         deadline_ms: None,
     };

@@ -29,6 +29,7 @@ const TABLE: &[(&str, &str, Expected, &str)] = &[
     ("exit-in-constructor", "handshake", Crashed, "exited with code 7"),
     ("init-error", "init", Fails, "rogue was told to fail in init"),
     ("panic-in-init", "init", Fails, "panic in init: rogue was told to panic in init"),
+    ("hang-in-init", "init", Fails, "init did not return within 5000 ms"),
     ("panic-in-probe", "probe", Fails, "panic in probe"),
     ("hang-in-probe", "probe", Fails, "probe did not return within 5000 ms"),
     ("panic-in-inspect", "inspect-model", Fails, "panic in inspect"),

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use pajamas_plugin_api::{Error as PluginError, GenerateParams, ModelInfo, Part, Request, Task};
+use pajamas_plugin_api::{GenerateParams, ModelInfo, Params, Part, Request, Task};
 use serde_json::Map;
 
 use super::Error;
@@ -52,8 +52,7 @@ impl Conversation {
             extra: &Map::new(),
             now: SystemTime::now(),
         })?;
-        let params = serde_json::to_value(&self.params)
-            .map_err(|error| EngineError::Plugin(PluginError::internal(error.to_string())))?;
+        let params = Params::new(&self.params).map_err(EngineError::Plugin)?;
         let part =
             |segment: crate::chat::Segment| Part::Text { text: segment.text, trusted: segment.trusted };
         let parts = segments.into_iter().map(part).collect();

@@ -33,8 +33,6 @@ pub(super) enum Delivery {
 pub struct JobQueue {
     sender: mpsc::UnboundedSender<JobEvent>,
     waiting: Arc<Waiting>,
-    /// When `submit` was called, until it returned.
-    submitting_since: Option<Instant>,
 }
 
 /// What waits for the reader.
@@ -84,8 +82,7 @@ impl JobTable {
     pub(super) fn open(&self, job: JobId, owner: Weak<Shared>) -> JobReceiver {
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting = Arc::new(Waiting::new());
-        let queue =
-            JobQueue { sender, waiting: Arc::clone(&waiting), submitting_since: Some(Instant::now()) };
+        let queue = JobQueue { sender, waiting: Arc::clone(&waiting) };
         self.jobs.lock().insert(job, queue);
         JobReceiver { job, owner, receiver, waiting, ended: false }
     }
@@ -93,12 +90,6 @@ impl JobTable {
     /// Forgets a job. Returns whether it was there.
     pub(super) fn close(&self, job: JobId) -> bool {
         self.jobs.lock().remove(&job).is_some()
-    }
-
-    pub(super) fn submitted(&self, job: JobId) {
-        if let Some(queue) = self.jobs.lock().get_mut(&job) {
-            queue.submitting_since = None;
-        }
     }
 
     /// Ends the jobs whose events nobody has asked for, and returns them for cancellation.
@@ -118,16 +109,6 @@ impl JobTable {
             }
         }
         stalled
-    }
-
-    /// The longest time that a `submit` has been running.
-    pub(super) fn oldest_submit(&self) -> Option<Duration> {
-        self.jobs
-            .lock()
-            .values()
-            .filter_map(|queue| queue.submitting_since)
-            .min()
-            .map(|since| since.elapsed())
     }
 
     pub(super) fn deliver(&self, job: JobId, event: WireEvent, attachments: &mut Received) -> Delivery {

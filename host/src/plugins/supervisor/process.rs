@@ -24,9 +24,7 @@ use crate::engine::WorkerFailure;
 
 /// How long a worker may take to end after its connection closed, before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long `submit` may take; SPEC says that it returns at once.
-const SUBMIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often jobs are looked at for hanging `submit` calls and stalled readers.
+/// How often jobs are looked at for stalled readers.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The answer to the first frame: the handshake or a reason, and the confinement.
@@ -209,7 +207,7 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Stops a worker whose `submit` does not return, and jobs whose reader has stalled.
+/// Stops jobs whose reader has stalled.
 async fn watch(shared: Arc<Shared>) {
     let mut ended = shared.ended.subscribe();
     loop {
@@ -219,11 +217,6 @@ async fn watch(shared: Arc<Shared>) {
         }
         for job in shared.jobs.give_up_stalled(shared.stall_timeout) {
             let _ = shared.send(&ToWorker::Cancel { job });
-        }
-        if shared.jobs.oldest_submit().is_some_and(|age| age > SUBMIT_TIMEOUT) {
-            let limit_ms = SUBMIT_TIMEOUT.as_millis();
-            shared.stop_because(format!("did not return from submit within {limit_ms} ms and was stopped"));
-            return;
         }
     }
 }

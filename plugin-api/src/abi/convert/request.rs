@@ -10,12 +10,11 @@ use crate::abi::{
     PJ_PART_TRUSTED, PjDtype, PjPart, PjRequest, PjStr, PjTensor,
 };
 use crate::error::Error;
-use crate::task::{Part, Request, Task};
+use crate::task::{Params, Part, Request, Task};
 use crate::tensor::{Dtype, Tensor};
 
 /// Writes a request as a C struct and hands it to `f`; the struct is valid for the length of the call.
 pub fn with_raw_request<R>(request: &Request, f: impl FnOnce(&PjRequest) -> R) -> R {
-    let params = request.params.to_string();
     // Shapes live here while the parts point to them.
     let shapes: Vec<Vec<i64>> = request.parts.iter().map(part_shape).collect();
     let parts: Vec<PjPart> =
@@ -26,7 +25,7 @@ pub fn with_raw_request<R>(request: &Request, f: impl FnOnce(&PjRequest) -> R) -
         part_size: size_of::<PjPart>() as u32,
         reserved: 0,
         task: PjStr::new(request.task.name()),
-        params_json: PjStr::new(&params),
+        params_json: PjStr::new(request.params.as_json()),
         parts: parts.as_ptr(),
         deadline_ms: request.deadline_ms.unwrap_or(0),
     })
@@ -80,13 +79,7 @@ pub unsafe fn read_request(ptr: *const PjRequest) -> Result<Request, Error> {
         let raw = read_sized(ptr).map_err(invalid)?;
         let task = Task::from_name(raw.task.text("task").map_err(invalid)?);
         let params_json = raw.params_json.text("params_json").map_err(invalid)?;
-        let params = if params_json.is_empty() {
-            serde_json::Map::new()
-        } else {
-            serde_json::from_str(params_json)
-                .map_err(|e| Error::invalid(format!("params_json is not a JSON object: {e}")))?
-        };
-        let params = serde_json::Value::Object(params);
+        let params = if params_json.is_empty() { Params::default() } else { Params::from_json(params_json)? };
         check_array(raw.parts, raw.parts_len, raw.part_size, "parts").map_err(invalid)?;
         let parts = (0..raw.parts_len)
             .filter_map(|i| {

@@ -228,7 +228,7 @@ impl Scheduler {
             Err(DecodeError::NoCells) => self.make_room(),
             Err(DecodeError::Aborted) => self.forget_step(),
             Err(error @ DecodeError::Failed(_)) => {
-                let reason = crate::ffi::take_error().unwrap_or_default();
+                let reason = crate::llama_log::take_error().unwrap_or_default();
                 self.forget_step();
                 for index in 0..self.slots.len() {
                     if self.slots[index].planned > 0 {

@@ -189,7 +189,7 @@ fn streams_end_where_they_are_told() {
         (Request { parts: vec![Part::Tokens(vec![1 << 20])], ..generate("", &greedy(1)) }, "1048576"),
         (Request { parts: vec![Part::Pcm(vec![])], ..generate("", &greedy(1)) }, "text"),
         (generate("", &GenerateParams { top_p: 3.0, ..greedy(1) }), "`top_p`"),
-        (Request { params: json!({"temperature": "hot"}), ..generate("", &greedy(1)) }, "generate"),
+        (Request { params: json!({"temperature": "hot"}).into(), ..generate("", &greedy(1)) }, "generate"),
     ] {
         let (kind, message) = fail(&model, request);
         assert_eq!(kind, ErrorKind::Invalid);

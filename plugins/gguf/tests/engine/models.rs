@@ -2,12 +2,13 @@
 
 use crate::support::{MINILM, SMOLLM2, backend, fail, load, model_path, run, try_load};
 use pajamas_gguf::GgufModel;
-use pajamas_plugin_api::{Backend, ErrorKind, Model, Part, Request, Task};
+use pajamas_plugin_api::{Backend, ErrorKind, Model, Params, Part, Request, Task};
 use serde_json::json;
 
 fn embed(model: &GgufModel, texts: &[&str], params: serde_json::Value) -> Vec<Vec<f32>> {
     let parts = texts.iter().map(|text| Part::text(*text)).collect();
-    let mut vectors = run(model, Request { task: Task::Embed, params, parts, deadline_ms: None }).vectors;
+    let mut vectors =
+        run(model, Request { task: Task::Embed, params: params.into(), parts, deadline_ms: None }).vectors;
     vectors.sort_by_key(|(index, _)| *index);
     assert_eq!(
         vectors.iter().map(|(index, _)| *index as usize).collect::<Vec<_>>(),
@@ -45,9 +46,9 @@ fn an_embedding_model_places_like_beside_like() {
 fn a_text_that_is_too_long_is_refused_or_cut() {
     let Some(model) = load(MINILM, json!({})) else { return };
     let long = "word ".repeat(600);
-    let request = |params| Request {
+    let request = |params: serde_json::Value| Request {
         task: Task::Embed,
-        params,
+        params: params.into(),
         parts: vec![Part::text(long.as_str())],
         deadline_ms: None,
     };
@@ -163,7 +164,7 @@ fn tokenising_answers_with_one_tensor() {
         &model,
         Request {
             task: Task::Tokenize,
-            params: json!({}),
+            params: Params::default(),
             parts: vec![Part::text("Hello world")],
             deadline_ms: None,
         },
@@ -179,7 +180,7 @@ fn pooling_by_rank_needs_a_classifier() {
     let error = try_load(path.clone(), json!({"pooling": "rank"})).unwrap_err();
     assert!(error.kind() == ErrorKind::Invalid && error.message().contains("`pooling`"), "{error}");
     let model = try_load(path, json!({"pooling": "cls"})).unwrap();
-    let request = Request { task: Task::Rerank, params: json!({}), parts: vec![], deadline_ms: None };
+    let request = Request { task: Task::Rerank, params: Params::default(), parts: vec![], deadline_ms: None };
     assert_eq!(fail(&model, request).0, ErrorKind::Unsupported);
     assert_eq!(embed(&model, &["a cat"], json!({})).len(), 1);
 }

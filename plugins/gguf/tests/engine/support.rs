@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pajamas_gguf::{GgufBackend, GgufModel};
 use pajamas_plugin_api::{
-    Backend, Error, ErrorKind, Event, EventSink, Finish, Flow, GenerateParams, Job, LoadSpec, Model, Part,
-    Progress, Request, Task, Usage,
+    Backend, Error, ErrorKind, Event, EventSink, Finish, Flow, GenerateParams, Job, LoadSpec, Model, Params,
+    Part, Progress, Request, Task, Usage,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -60,7 +60,7 @@ pub(crate) fn chat(user: &str) -> Vec<Part> {
 
 /// A `generate` request for a chat.
 pub(crate) fn generate(user: &str, params: &GenerateParams) -> Request {
-    let params = serde_json::to_value(params).unwrap();
+    let params = Params::new(params).unwrap();
     Request { task: Task::Generate, params, parts: chat(user), deadline_ms: None }
 }
 
