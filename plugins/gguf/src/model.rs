@@ -13,7 +13,7 @@ use pajamas_plugin_api::{
 use crate::backend::devices;
 use crate::embed::{self, Embedder, TEXTS_AT_ONCE};
 use crate::engine::{Engine, Sizes};
-use crate::ffi::{self, Adapter, Batch, Context, ContextConfig, ModelConfig};
+use crate::ffi::{self, Adapter, Context, ContextConfig, ModelConfig};
 use crate::inspect::{ModelFile, uses_gpu};
 use crate::llama_log;
 use crate::options::{Options, Pooling, Switch};
@@ -214,21 +214,7 @@ fn generating_context(
     if !adapters.is_empty() && !context.set_adapters(adapters) {
         return Err(Error::invalid("option `lora`: llama.cpp cannot apply the adapters"));
     }
-    warm_up(model, &mut context);
     Ok(context)
-}
-
-/// Computes one token, so that the first request does not pay for reading the weights from the disk.
-fn warm_up(model: &LlamaModel, context: &mut Context) {
-    let vocab = model.vocab();
-    let token =
-        [vocab.bos(), vocab.eos()].into_iter().map(|token| token.0).find(|token| *token >= 0).unwrap_or(0);
-    let mut batch = Batch::default();
-    batch.push(token, 0, 0, true);
-    if let Err(error) = context.decode(&mut batch, &|| false) {
-        tracing::warn!("the first computation of the model failed: {error}");
-    }
-    context.remove(0, 0);
 }
 
 fn embedding_config(pooling: Pooling, options: &Options, len: u32, gpu: bool) -> ContextConfig {

@@ -82,6 +82,16 @@ impl Scheduler {
         }
     }
 
+    /// Computes one token, so that the first request does not pay for reading the weights from the disk.
+    pub(crate) fn warm_up(&mut self, token: i32) {
+        self.batch.clear();
+        self.batch.push(token, 0, 0, true);
+        if let Err(error) = self.setup.context.decode(&mut self.batch, &|| false) {
+            tracing::warn!("the first computation of the model failed: {error}");
+        }
+        self.setup.context.remove(0, 0);
+    }
+
     /// Runs until the queue is closed; streams that still run then are failed.
     pub(crate) fn run(&mut self) {
         while self.has_work() {
