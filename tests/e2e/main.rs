@@ -22,3 +22,5 @@ mod gguf;
 mod lifecycle;
 /// The official `openai` client for Python.
 mod openai_client;
+/// Workers that die or hang under their jobs: streams that go on, poison, quarantine.
+mod recovery;

@@ -13,9 +13,12 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Finds the repository (the one that this program was compiled from) and the user's cache folder.
+    /// Finds the repository and the user's cache folder.
     pub(crate) fn locate() -> Result<Self> {
-        let Some(root) = Path::new(env!("CARGO_MANIFEST_DIR")).parent() else {
+        // What `cargo run` says, because two clones with one build cache share this program.
+        let own = env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let Some(root) = own.parent() else {
             bail!("the xtask crate lies at the root of the file system, not inside a repository");
         };
         Ok(Self { root: root.to_owned(), cache: user_cache()?.join("pajamas-host") })

@@ -69,6 +69,26 @@ pub(super) async fn change_model(
     Ok(Json(Changed { id: id.to_owned(), action: action.to_owned(), changed }).into_response())
 }
 
+/// `POST /admin/plugins/{name}/reset`: lifts a quarantine and forgets the plugin's crashes.
+///
+/// # Errors
+/// When there is no such plugin, or a web page of another origin asks.
+pub(super) async fn reset_plugin(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    refuse_other_origins(&headers)?;
+    let Some(changed) = state.engine.reset_plugin(&name) else { return Err(no_such_plugin(&state, &name)) };
+    Ok(Json(Changed { id: name, action: "reset".to_owned(), changed }).into_response())
+}
+
+fn no_such_plugin(state: &ApiState, name: &str) -> ApiError {
+    let known: Vec<String> = state.engine.plugins().into_iter().map(|plugin| plugin.name).collect();
+    let message = format!("there is no plugin \"{name}\"; installed are: {}", known.join(", "));
+    ApiError::new(StatusCode::NOT_FOUND, Category::NotFound, "plugin_not_found", message)
+}
+
 /// A POST without a body needs no leave of the browser, so any web page could send one to a server on the same machine.
 fn refuse_other_origins(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
@@ -160,6 +180,7 @@ impl AdminPlugin {
             PluginState::Ready => ("ready", None),
             PluginState::Running => ("running", None),
             PluginState::Rejected(reason) => ("rejected", Some(reason)),
+            PluginState::Quarantined(reason) => ("quarantined", Some(reason)),
         };
         Self {
             name: status.name,

@@ -166,6 +166,10 @@ impl From<EngineError> for ApiError {
             }
             EngineError::NoPlugin { .. } => (StatusCode::SERVICE_UNAVAILABLE, Server, "no_plugin"),
             EngineError::Worker(_) => (StatusCode::BAD_GATEWAY, Server, "worker_failed"),
+            EngineError::Poison(_) => (StatusCode::BAD_REQUEST, InvalidRequest, "poison_request"),
+            EngineError::Quarantined { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, Server, "plugin_quarantined")
+            }
             EngineError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, Overloaded, "shutting_down"),
             EngineError::Plugin(error) => by_kind(error.kind()),
             EngineError::Load { error, .. } => match by_kind(error.kind()) {
@@ -226,7 +230,7 @@ mod tests {
     use pajamas_plugin_api::{Error as PluginError, Task};
 
     use super::*;
-    use crate::engine::WorkerFailure;
+    use crate::engine::{FailureCause, WorkerFailure};
 
     fn plugin(kind: ErrorKind) -> EngineError {
         EngineError::Plugin(PluginError::new(kind, "why"))
@@ -236,10 +240,9 @@ mod tests {
         EngineError::Load { model: "m".into(), plugin: "p".into(), error: PluginError::new(kind, "why") }
     }
 
-    fn worker(retryable: bool) -> EngineError {
-        let failure =
-            WorkerFailure { plugin: "p".into(), what: "died".into(), last_lines: vec![], retryable };
-        EngineError::Worker(Arc::new(failure))
+    fn failure() -> Arc<WorkerFailure> {
+        let (plugin, what, cause) = ("p".into(), "died".into(), FailureCause::Plugin);
+        Arc::new(WorkerFailure { plugin, what, last_lines: vec![], cause })
     }
 
     #[test]
@@ -258,8 +261,14 @@ mod tests {
             ),
             (EngineError::NoPlugin { model: "m".into(), reasons: "none".into() }, 503, "no_plugin", false),
             (EngineError::ShuttingDown, 503, "shutting_down", true),
-            (worker(true), 502, "worker_failed", true),
-            (worker(false), 502, "worker_failed", false),
+            (EngineError::Worker(failure()), 502, "worker_failed", true),
+            (EngineError::Poison(failure()), 400, "poison_request", false),
+            (
+                EngineError::Quarantined { plugin: "p".into(), reason: "why".into() },
+                503,
+                "plugin_quarantined",
+                false,
+            ),
             (plugin(ErrorKind::Invalid), 400, "invalid_value", false),
             (plugin(ErrorKind::Unsupported), 400, "unsupported_option", false),
             (plugin(ErrorKind::NotFound), 500, "plugin_failed", false),

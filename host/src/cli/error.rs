@@ -148,9 +148,9 @@ fn engine_exit(error: &EngineError) -> Exit {
     match error {
         EngineError::UnknownModel { .. } => Exit::NoInput,
         EngineError::UnsupportedTask { .. } => Exit::Usage,
-        EngineError::NoPlugin { .. } => Exit::Unavailable,
+        EngineError::NoPlugin { .. } | EngineError::Quarantined { .. } => Exit::Unavailable,
         EngineError::Load { error, .. } | EngineError::Plugin(error) => plugin_exit(error.kind()),
-        EngineError::Worker(_) => Exit::Internal,
+        EngineError::Worker(_) | EngineError::Poison(_) => Exit::Internal,
         EngineError::ShuttingDown => Exit::Interrupted,
     }
 }

@@ -56,6 +56,7 @@ impl<'a> From<&'a PluginStatus> for Row<'a> {
             PluginState::Ready => ("ready", None),
             PluginState::Running => ("running", None),
             PluginState::Rejected(reason) => ("rejected", Some(reason.as_str())),
+            PluginState::Quarantined(reason) => ("quarantined", Some(reason.as_str())),
         };
         Self {
             name: &plugin.name,

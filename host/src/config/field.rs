@@ -38,6 +38,7 @@ pub const FIELDS: &[Field] = &[
     field("worker.probe_timeout_ms", None, Kind::Number),
     field("worker.load_timeout_ms", None, Kind::Number),
     field("worker.stall_timeout_ms", None, Kind::Number),
+    field("worker.hang_timeout_ms", None, Kind::Number),
 ];
 
 const fn field(path: &'static str, flag: Option<&'static str>, kind: Kind) -> Field {

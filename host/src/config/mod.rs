@@ -87,6 +87,8 @@ pub struct WorkerConfig {
     pub load_timeout: Duration,
     /// How long a client may leave a full buffer unread before its request is cancelled.
     pub stall_timeout: Duration,
+    /// How long a plugin that has jobs may send nothing before its process is stopped.
+    pub hang_timeout: Duration,
 }
 
 /// Settings for one plugin.
@@ -247,6 +249,7 @@ impl Config {
                 probe_timeout: millis(raw.worker.probe_timeout_ms, 10_000),
                 load_timeout: millis(raw.worker.load_timeout_ms, 600_000),
                 stall_timeout: millis(raw.worker.stall_timeout_ms, 30_000),
+                hang_timeout: millis(raw.worker.hang_timeout_ms, 120_000),
             },
             plugins: raw.plugins.into_iter().map(|(name, plugin)| (name.0, plugin.build())).collect(),
         })

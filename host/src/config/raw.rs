@@ -71,6 +71,8 @@ pub struct RawWorker {
     pub load_timeout_ms: Option<Millis>,
     /// A client that reads nothing.
     pub stall_timeout_ms: Option<Millis>,
+    /// A plugin that has jobs and sends nothing.
+    pub hang_timeout_ms: Option<Millis>,
 }
 
 /// A table `[plugins.NAME]`.
@@ -125,6 +127,7 @@ impl RawConfig {
                 probe_timeout_ms: worker.probe_timeout_ms.or(lower.worker.probe_timeout_ms),
                 load_timeout_ms: worker.load_timeout_ms.or(lower.worker.load_timeout_ms),
                 stall_timeout_ms: worker.stall_timeout_ms.or(lower.worker.stall_timeout_ms),
+                hang_timeout_ms: worker.hang_timeout_ms.or(lower.worker.hang_timeout_ms),
             },
             plugins,
         }

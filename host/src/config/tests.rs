@@ -114,6 +114,7 @@ fn every_variable_reaches_its_field() {
         ("PAJAMAS_WORKER_PROBE_TIMEOUT_MS", "4"),
         ("PAJAMAS_WORKER_LOAD_TIMEOUT_MS", "5"),
         ("PAJAMAS_WORKER_STALL_TIMEOUT_MS", "6"),
+        ("PAJAMAS_WORKER_HANG_TIMEOUT_MS", "9"),
     ];
     assert_eq!(
         all.map(|(name, _)| name.to_owned()).as_slice(),
@@ -136,6 +137,7 @@ fn every_variable_reaches_its_field() {
             probe_timeout: ms(4),
             load_timeout: ms(5),
             stall_timeout: ms(6),
+            hang_timeout: ms(9),
         },
         plugins: BTreeMap::new(),
     };

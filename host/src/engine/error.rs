@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use pajamas_plugin_api::{Error as PluginError, ErrorKind, Task};
 
+use super::recovery::CRASHES_MAX;
+
 /// Why a request could not be served. Cloneable, because all that wait for one load get the same failure.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
@@ -44,9 +46,22 @@ pub enum EngineError {
     /// The plugin answered with an error.
     #[error("{0}")]
     Plugin(PluginError),
-    /// The worker process died or was killed; only the requests that it held are affected.
+    /// The worker process died or was killed, and the request could not be continued in another one.
     #[error("{0}")]
     Worker(Arc<WorkerFailure>),
+    /// The request ended the worker each time that it was tried.
+    #[error(
+        "this request is refused, because it ended the plugin's process {CRASHES_MAX} times; the last time, {0}"
+    )]
+    Poison(Arc<WorkerFailure>),
+    /// The plugin crashed too often.
+    #[error("plugin {plugin} is quarantined, {reason}: POST /admin/plugins/{plugin}/reset lifts it")]
+    Quarantined {
+        /// The plugin.
+        plugin: String,
+        /// How it crashed.
+        reason: String,
+    },
     /// The host is shutting down.
     #[error("the server is shutting down: try another one or try again later")]
     ShuttingDown,
@@ -66,7 +81,7 @@ impl EngineError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Worker(failure) => failure.retryable,
+            Self::Worker(_) => true,
             Self::Load { error, .. } | Self::Plugin(error) => {
                 matches!(error.kind(), ErrorKind::Overloaded | ErrorKind::Deadline | ErrorKind::OutOfMemory)
             }
@@ -86,8 +101,19 @@ pub struct WorkerFailure {
     pub what: String,
     /// The last lines that it wrote to its output.
     pub last_lines: Vec<String>,
-    /// Whether the same request may succeed when sent again.
-    pub retryable: bool,
+    /// Whose doing it was.
+    pub cause: FailureCause,
+}
+
+/// Whose doing the end of a worker was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureCause {
+    /// The plugin's: it crashed, exited, or hung and was stopped.
+    Plugin,
+    /// Somebody else's: killed from outside, by a person or because the machine ran out of memory.
+    Outside,
+    /// The host's: the worker was not needed any more, or another one takes its place.
+    Host,
 }
 
 struct LastLines<'a>(&'a [String]);

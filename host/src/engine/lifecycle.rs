@@ -1,6 +1,7 @@
 //! The life of a model: loaded on demand by the best plugin that can, unloaded when asked.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Instant, UNIX_EPOCH};
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared as SharedFuture};
@@ -27,6 +28,8 @@ pub(super) struct ModelEntry {
     slot: Mutex<Slot>,
     /// Metadata and plugin of the last load.
     last: Mutex<Option<(Arc<ModelInfo>, String)>>,
+    /// Held by the one job that may be poison and runs all the same.
+    isolation: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -39,11 +42,16 @@ enum Slot {
 
 impl ModelEntry {
     pub(super) fn new(spec: ModelSpec) -> Self {
-        Self { spec, slot: Mutex::new(Slot::Unloaded), last: Mutex::new(None) }
+        Self { spec, slot: Mutex::new(Slot::Unloaded), last: Mutex::new(None), isolation: Arc::default() }
     }
 
     pub(super) fn spec(&self) -> &ModelSpec {
         &self.spec
+    }
+
+    /// Lets one suspicious job at a time run.
+    pub(super) fn isolation(&self) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.isolation)
     }
 
     pub(super) fn status(&self) -> ModelStatus {
@@ -221,6 +229,7 @@ async fn load_with(shared: &Shared, spec: &ModelSpec, plugin: &PluginEntry) -> R
         info: Arc::new(restrict(handle.info(), spec)),
         handle,
         extensions: Extensions::default(),
+        is_useful: AtomicBool::new(false),
         gone: watch::channel(()).0,
     })
 }
@@ -266,6 +275,7 @@ pub(super) fn call_error(error: CallError) -> EngineError {
 fn start_error(error: StartError) -> EngineError {
     match error {
         StartError::Died(failure) => EngineError::Worker(failure),
+        StartError::Quarantined { plugin, reason } => EngineError::Quarantined { plugin, reason },
         other => EngineError::Plugin(Error::internal(other.to_string())),
     }
 }

@@ -1,22 +1,19 @@
-//! A loaded model and its running jobs.
+//! A loaded model.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::Stream;
-use pajamas_plugin_api::{ErrorKind, ModelInfo, ModelStats, Request, Task};
+use pajamas_plugin_api::{ModelInfo, ModelStats, Request, Task};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::EngineError;
-use super::job::JobEvent;
-use super::{Shared, lifecycle};
-use crate::plugins::{JobReceiver, ModelHandle};
+use super::lifecycle::ModelEntry;
+use super::recovery::JobStream;
+use super::{Shared, lifecycle, recovery};
+use crate::plugins::ModelHandle;
 
 /// A model in a worker; dropping the last reference unloads it.
 #[derive(Debug)]
@@ -27,6 +24,8 @@ pub(super) struct Loaded {
     pub(super) info: Arc<ModelInfo>,
     pub(super) handle: ModelHandle,
     pub(super) extensions: Extensions,
+    /// It has delivered a token to somebody.
+    pub(super) is_useful: AtomicBool,
     /// Dropped with the model: tells who waits for its end.
     pub(super) gone: watch::Sender<()>,
 }
@@ -51,12 +50,13 @@ impl Loaded {
 #[derive(Clone, Debug)]
 pub struct LoadedModel {
     loaded: Arc<Loaded>,
+    entry: Arc<ModelEntry>,
     shared: Arc<Shared>,
 }
 
 impl LoadedModel {
-    pub(super) fn new(loaded: Arc<Loaded>, shared: Arc<Shared>) -> Self {
-        Self { loaded, shared }
+    pub(super) fn new(loaded: Arc<Loaded>, entry: Arc<ModelEntry>, shared: Arc<Shared>) -> Self {
+        Self { loaded, entry, shared }
     }
 
     /// The model's public name.
@@ -105,16 +105,16 @@ impl LoadedModel {
         })
     }
 
-    /// Starts a job. Never waits; the job's own errors arrive in the stream.
+    /// Starts a job. Never waits; the job's own errors arrive in the stream. When the worker ends, the job goes on in
+    /// the next one, see [`JobStream`].
     ///
     /// # Errors
-    /// The host is shutting down, the worker has ended, or the request is too large for it.
+    /// The host is shutting down, the request has ended its worker before, or it is too large.
     pub fn submit(&self, request: Request) -> Result<JobStream, EngineError> {
         if self.shared.closing.load(Ordering::Acquire) {
             return Err(EngineError::ShuttingDown);
         }
-        let receiver = self.loaded.handle.submit(&request)?;
-        Ok(JobStream { receiver, model: Arc::clone(&self.loaded), _token: self.shared.jobs.token() })
+        recovery::start(&self.shared, &self.entry, &self.loaded, request)
     }
 
     /// Measured memory and occupancy; `None` when the plugin does not measure.
@@ -135,46 +135,5 @@ impl LoadedModel {
         let value = Arc::new(make());
         values.insert(TypeId::of::<T>(), Arc::<T>::clone(&value));
         value
-    }
-}
-
-/// The events of a running job. Dropping it before the terminal event cancels the job at once.
-#[derive(Debug)]
-pub struct JobStream {
-    receiver: JobReceiver,
-    /// The model stays loaded while the job runs.
-    model: Arc<Loaded>,
-    /// Shutdown waits for it.
-    _token: TaskTrackerToken,
-}
-
-impl JobStream {
-    /// The next event; `None` after the terminal one.
-    ///
-    /// # Cancellation
-    /// Nothing is lost.
-    pub async fn next(&mut self) -> Option<JobEvent> {
-        std::future::poll_fn(|context| self.poll_event(context)).await
-    }
-
-    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<JobEvent>> {
-        let event = std::task::ready!(self.receiver.poll_next(context));
-        if let Some(JobEvent::Failed(error)) = &event
-            && !matches!(
-                error.kind(),
-                Some(ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::Cancelled)
-            )
-        {
-            tracing::warn!(model = self.model.id, plugin = self.model.plugin, "job failed: {error}");
-        }
-        Poll::Ready(event)
-    }
-}
-
-impl Stream for JobStream {
-    type Item = JobEvent;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<JobEvent>> {
-        self.poll_event(context)
     }
 }

@@ -1,10 +1,12 @@
 //! From a model's name to a running job: the catalog, selection, workers and loaded models behind one handle.
 
+mod crashes;
 mod error;
 mod job;
 mod lifecycle;
 mod loaded;
 mod pool;
+mod recovery;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -15,11 +17,13 @@ use std::time::Duration;
 use pajamas_plugin_api::ModelInfo;
 use tokio_util::task::TaskTracker;
 
-pub use error::{EngineError, WorkerFailure};
+pub use error::{EngineError, FailureCause, WorkerFailure};
 pub use job::{JobEvent, OutputTensor, TokenLogprob};
 use lifecycle::ModelEntry;
-pub use loaded::{JobStream, LoadedModel};
+pub use loaded::LoadedModel;
 use pool::PluginPool;
+pub use recovery::JobStream;
+use recovery::PoisonList;
 pub use status::{ModelState, ModelStatus, PluginState, PluginStatus};
 
 use crate::config::Config;
@@ -58,6 +62,7 @@ struct Shared {
     /// One token per running job; waited for at shutdown.
     jobs: TaskTracker,
     closing: AtomicBool,
+    poison: PoisonList,
     load_timeout: Duration,
     probe_timeout: Duration,
     cache_dir: PathBuf,
@@ -86,6 +91,7 @@ impl Engine {
             models: catalog.models.into_iter().map(|spec| Arc::new(ModelEntry::new(spec))).collect(),
             jobs: TaskTracker::new(),
             closing: AtomicBool::new(false),
+            poison: PoisonList::default(),
             load_timeout: config.worker.load_timeout,
             probe_timeout: config.worker.probe_timeout,
             cache_dir: config.cache_dir.clone(),
@@ -109,14 +115,22 @@ impl Engine {
     /// The model of this id or alias, if it is in memory; loads nothing.
     #[must_use]
     pub fn loaded(&self, name: &str) -> Option<LoadedModel> {
-        let loaded = self.entry(name).ok()?.ready()?;
-        Some(LoadedModel::new(loaded, Arc::clone(&self.shared)))
+        let entry = self.entry(name).ok()?;
+        let loaded = entry.ready()?;
+        Some(LoadedModel::new(loaded, entry, Arc::clone(&self.shared)))
     }
 
     /// All plugins, by name.
     #[must_use]
     pub fn plugins(&self) -> Vec<PluginStatus> {
         self.shared.pool.status()
+    }
+
+    /// Lifts a plugin's quarantine and forgets its crashes. Returns whether it was in quarantine; `None` when there is no
+    /// such plugin.
+    #[must_use]
+    pub fn reset_plugin(&self, name: &str) -> Option<bool> {
+        self.shared.pool.reset(name)
     }
 
     /// Waits until every plugin has been probed.
@@ -137,7 +151,7 @@ impl Engine {
         }
         let entry = self.entry(name)?;
         let loaded = lifecycle::acquire(&self.shared, &entry).await?;
-        Ok(LoadedModel::new(loaded, Arc::clone(&self.shared)))
+        Ok(LoadedModel::new(loaded, entry, Arc::clone(&self.shared)))
     }
 
     /// Unloads a model once its running jobs have ended. Returns whether it was loaded.

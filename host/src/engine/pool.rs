@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pajamas_plugin_api::ProbeReport;
 use pajamas_plugin_api::version::abi_version;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
+use super::crashes::{CRASHES_MAX, Crashes, WINDOW};
+use super::error::WorkerFailure;
 use super::plugin_cache_dir;
 use super::status::{PluginState, PluginStatus};
 use crate::config::Config;
@@ -36,6 +39,7 @@ pub(super) struct PluginEntry {
     pub(super) load_options: serde_json::Map<String, serde_json::Value>,
     probe: watch::Sender<Probe>,
     worker: tokio::sync::Mutex<Weak<Worker>>,
+    crashes: Arc<Mutex<Crashes>>,
 }
 
 /// Outcome of a probe.
@@ -71,6 +75,7 @@ impl PluginPool {
                 log_level: log_level(),
                 start_timeout: config.worker.start_timeout,
                 stall_timeout: config.worker.stall_timeout,
+                hang_timeout: config.worker.hang_timeout,
             };
             let load_options = config.plugins.get(name).map(|p| p.options.clone()).unwrap_or_default();
             Arc::new(PluginEntry {
@@ -79,6 +84,7 @@ impl PluginPool {
                 load_options,
                 probe: watch::channel(Probe::Pending).0,
                 worker: tokio::sync::Mutex::default(),
+                crashes: Arc::default(),
             })
         });
         Ok(Self { plugins: plugins.collect(), machine: Machine::detect() })
@@ -113,10 +119,30 @@ impl PluginPool {
         }
     }
 
+    /// Forgets the crashes of a plugin, which a request was found to be guilty of.
+    pub(super) fn forgive(&self, plugin: &str) {
+        if self.reset(plugin) == Some(true) {
+            tracing::info!(plugin, "quarantine lifted: a request was to blame");
+        }
+    }
+
+    /// Forgets the crashes of a plugin. Returns whether it was in quarantine; `None` when there is no such plugin.
+    pub(super) fn reset(&self, plugin: &str) -> Option<bool> {
+        let entry = self.plugins.iter().find(|entry| entry.name() == plugin)?;
+        Some(entry.crashes.lock().reset())
+    }
+
     pub(super) async fn probed(&self) {
         for entry in &self.plugins {
             entry.probe_state().await;
         }
+    }
+}
+
+fn note_crash(crashes: &Mutex<Crashes>, failure: &Arc<WorkerFailure>) {
+    if crashes.lock().note(failure, Instant::now()) {
+        let plugin = &failure.plugin;
+        tracing::error!(plugin, "plugin quarantined after {CRASHES_MAX} crashes in {} s", WINDOW.as_secs());
     }
 }
 
@@ -212,8 +238,27 @@ impl PluginEntry {
         if let Some(worker) = slot.upgrade().filter(|worker| worker.is_alive()) {
             return Ok(worker);
         }
-        let worker = Arc::new(Worker::start(self.options.clone()).await?);
+        let pause = {
+            let mut crashes = self.crashes.lock();
+            if let Some(reason) = crashes.quarantine() {
+                let (plugin, reason) = (self.name().to_owned(), reason.to_owned());
+                return Err(StartError::Quarantined { plugin, reason });
+            }
+            crashes.pause(Instant::now())
+        };
+        tokio::time::sleep(pause).await;
+        let worker = match Worker::start(self.options.clone()).await {
+            Ok(worker) => Arc::new(worker),
+            Err(error) => {
+                if let StartError::Died(failure) = &error {
+                    note_crash(&self.crashes, failure);
+                }
+                return Err(error);
+            }
+        };
         self.log_start(&worker);
+        let (ended, crashes) = (worker.ended(), Arc::clone(&self.crashes));
+        tokio::spawn(async move { note_crash(&crashes, &ended.await) });
         *slot = Arc::downgrade(&worker);
         Ok(worker)
     }
@@ -222,7 +267,11 @@ impl PluginEntry {
         let manifest = &self.found.manifest;
         let running = self.worker.try_lock().is_ok_and(|w| w.upgrade().is_some_and(|w| w.is_alive()));
         let probe = self.probe.borrow().clone();
+        let quarantine = self.crashes.lock().quarantine().map(str::to_owned);
         let (state, report) = match probe {
+            Probe::Usable(report) if quarantine.is_some() => {
+                (PluginState::Quarantined(quarantine.unwrap_or_default()), report)
+            }
             Probe::Pending => (PluginState::Probing, ProbeReport::default()),
             Probe::Unusable(reason) => (PluginState::Rejected(reason), ProbeReport::default()),
             Probe::Usable(report) if running => (PluginState::Running, report),

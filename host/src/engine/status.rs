@@ -54,6 +54,8 @@ pub enum PluginState {
     Running,
     /// It cannot be used, for this reason.
     Rejected(String),
+    /// It crashed too often, as told, and is not started until somebody lifts this.
+    Quarantined(String),
 }
 
 /// An installed plugin.

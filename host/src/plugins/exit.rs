@@ -3,6 +3,8 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
+use crate::engine::FailureCause;
+
 /// Such as `was killed by SIGSEGV (invalid memory access)` or `exited with code 3`.
 pub(crate) fn describe(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
@@ -17,6 +19,12 @@ pub(crate) fn describe(status: ExitStatus) -> String {
         (None, Some(code)) => format!("exited with code {code}"),
         (None, None) => "ended in an unknown way".to_owned(),
     }
+}
+
+/// Whose doing it was. A process is killed by SIGKILL only from outside; whatever else ends it is its own fault.
+pub(crate) fn cause(status: ExitStatus) -> FailureCause {
+    let killed = status.signal() == Some(rustix::process::Signal::KILL.as_raw());
+    if killed { FailureCause::Outside } else { FailureCause::Plugin }
 }
 
 fn signal_name(signal: i32) -> Option<(&'static str, &'static str)> {

@@ -2,6 +2,7 @@
 //! ends, tells everyone who waits for it why.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use super::protocol::{CallId, FromWorker, Hello, JobId, ModelId, ToWorker, build
 use super::transport::{Outbox, SendError};
 use super::wire::{Attachments, encode, request_to_wire};
 use super::worker::Host;
-use crate::engine::{EngineError, WorkerFailure};
+use crate::engine::{EngineError, FailureCause, WorkerFailure};
 
 mod jobs;
 mod process;
@@ -48,6 +49,8 @@ pub struct WorkerOptions {
     pub start_timeout: Duration,
     /// How long a job's events may wait for their reader before the job is cancelled.
     pub stall_timeout: Duration,
+    /// How long a worker that has jobs may send no event of any of them before it is stopped.
+    pub hang_timeout: Duration,
 }
 
 /// Why a worker did not start.
@@ -80,6 +83,14 @@ pub enum StartError {
     /// The process died.
     #[error("{0}")]
     Died(Arc<WorkerFailure>),
+    /// It has crashed too often to be started again.
+    #[error("plugin {plugin} is quarantined, {reason}")]
+    Quarantined {
+        /// The plugin.
+        plugin: String,
+        /// How it crashed.
+        reason: String,
+    },
 }
 
 /// Why a call to a worker failed.
@@ -111,6 +122,7 @@ pub struct Worker {
 struct Shared {
     plugin: String,
     stall_timeout: Duration,
+    hang_timeout: Duration,
     socket: tokio::net::UnixStream,
     outbox: Outbox,
     flush: Notify,
@@ -122,8 +134,15 @@ struct Shared {
     /// Set once, when the worker has ended.
     ended: watch::Sender<Option<Arc<WorkerFailure>>>,
     /// Why the host itself stops the worker; goes into the failure.
-    stop: Mutex<Option<String>>,
+    stop: Mutex<Option<Stop>>,
     stop_requested: Notify,
+}
+
+/// Why the host stops a worker.
+#[derive(Clone, Debug)]
+struct Stop {
+    what: String,
+    cause: FailureCause,
 }
 
 impl Worker {
@@ -145,6 +164,7 @@ impl Worker {
         let shared = Arc::new(Shared {
             plugin: plugin.clone(),
             stall_timeout: options.stall_timeout,
+            hang_timeout: options.hang_timeout,
             socket: tokio::net::UnixStream::from_std(ours).map_err(spawn)?,
             outbox: Outbox::default(),
             flush: Notify::new(),
@@ -173,7 +193,7 @@ impl Worker {
         match tokio::time::timeout(options.start_timeout, hello).await {
             Err(_) => {
                 let timeout_ms = options.start_timeout.as_millis();
-                shared.stop_because(format!("did not start within {timeout_ms} ms and was stopped"));
+                shared.blame(format!("did not start within {timeout_ms} ms and was stopped"));
                 Err(StartError::Timeout { plugin, timeout_ms })
             }
             Ok(Err(_)) => Err(StartError::Died(shared.failure().await)),
@@ -203,12 +223,18 @@ impl Worker {
         self.shared.ended.borrow().is_none()
     }
 
-    /// Waits until the process has ended and says why.
+    /// Waits until the process has ended and says why. The future does not keep the worker alive.
     ///
     /// # Cancellation
     /// Nothing is lost.
-    pub async fn ended(&self) -> Arc<WorkerFailure> {
-        self.shared.failure().await
+    pub fn ended(&self) -> impl Future<Output = Arc<WorkerFailure>> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.failure().await }
+    }
+
+    /// Ends the process now. Jobs that it holds go on in another worker where they can.
+    pub fn retire(&self, why: &str) {
+        self.shared.stop_because(why.to_owned(), FailureCause::Host);
     }
 
     /// Looks at the devices; `None` when the plugin has no probe.
@@ -265,7 +291,7 @@ impl Worker {
             Ok(Ok(answer)) => answer?,
             Ok(Err(_)) => return Err(CallError::Worker(shared.failure().await)),
             Err(_) => {
-                shared.stop_because(format!(
+                shared.blame(format!(
                     "did not return from {name} within {} ms and was stopped",
                     timeout.as_millis()
                 ));
@@ -279,7 +305,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.shared.stop_because(NOT_NEEDED.to_owned());
+        self.shared.stop_because(NOT_NEEDED.to_owned(), FailureCause::Host);
     }
 }
 
@@ -288,7 +314,7 @@ struct StopOnDrop(Arc<Shared>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.stop_because("was stopped during its start".to_owned());
+        self.0.stop_because("was stopped during its start".to_owned(), FailureCause::Host);
     }
 }
 
@@ -306,9 +332,14 @@ impl Shared {
     }
 
     /// Ends the worker; the first reason wins.
-    fn stop_because(&self, reason: String) {
-        self.stop.lock().get_or_insert(reason);
+    fn stop_because(&self, what: String, cause: FailureCause) {
+        self.stop.lock().get_or_insert(Stop { what, cause });
         self.stop_requested.notify_one();
+    }
+
+    /// Ends the worker for what the plugin did.
+    fn blame(&self, what: String) {
+        self.stop_because(what, FailureCause::Plugin);
     }
 
     async fn failure(&self) -> Arc<WorkerFailure> {
@@ -323,7 +354,7 @@ impl Shared {
     /// What is said of an end whose reason is not known yet.
     fn unexplained(&self) -> Arc<WorkerFailure> {
         let (plugin, what) = (self.plugin.clone(), "has ended".to_owned());
-        Arc::new(WorkerFailure { plugin, what, last_lines: Vec::new(), retryable: true })
+        Arc::new(WorkerFailure { plugin, what, last_lines: Vec::new(), cause: FailureCause::Outside })
     }
 
     /// A frame from the worker.
@@ -340,7 +371,7 @@ impl Shared {
                 tracing::info!(plugin = self.plugin, percent = (fraction * 100.0).round(), "{text}");
             }
             FromWorker::SubmitHangs { ms } => {
-                self.stop_because(format!("did not return from submit within {ms} ms and was stopped"));
+                self.blame(format!("did not return from submit within {ms} ms and was stopped"));
             }
             FromWorker::Event { job, event } => {
                 if self.jobs.deliver(job, event, &mut attachments) == jobs::Delivery::CancelIt {
@@ -386,7 +417,7 @@ impl ModelHandle {
             EngineError::Plugin(Error::invalid(format!("the request cannot be sent to the worker: {e}")))
         })?;
         let job = shared.next_job.fetch_add(1, Ordering::Relaxed);
-        let receiver = shared.jobs.open(job, Arc::downgrade(shared));
+        let receiver = shared.jobs.open(job, self.model, Arc::downgrade(shared));
         let message = ToWorker::Submit { job, model: self.model, request };
         match shared.send_with(&message, attachments) {
             Ok(()) => Ok(receiver),

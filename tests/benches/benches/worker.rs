@@ -110,6 +110,7 @@ async fn load() -> Option<ModelHandle> {
         log_level: tracing::Level::ERROR,
         start_timeout: WAIT,
         stall_timeout: WAIT,
+        hang_timeout: WAIT,
     };
     let worker = Arc::new(Worker::start(options).await.expect("worker"));
     let spec = LoadSpec { path: echo_model(), ..LoadSpec::default() };

@@ -1,6 +1,7 @@
 //! The jobs of a worker and the queues between it and those who read their events.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use pajamas_plugin_api::{Error, ErrorKind};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::super::protocol::{JobId, WireEvent};
+use super::super::protocol::{JobId, ModelId, WireEvent};
 use super::super::wire::{Received, event_from_wire};
 use super::{JobOwner, Shared};
 use crate::engine::{EngineError, JobEvent, WorkerFailure};
@@ -31,6 +32,7 @@ pub(super) enum Delivery {
 /// The sending end of a job's queue.
 #[derive(Debug)]
 pub struct JobQueue {
+    model: ModelId,
     sender: mpsc::UnboundedSender<JobEvent>,
     waiting: Arc<Waiting>,
 }
@@ -75,34 +77,73 @@ impl Waiting {
 /// All jobs of a worker.
 #[derive(Debug, Default)]
 pub(super) struct JobTable {
-    jobs: Mutex<HashMap<JobId, JobQueue>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    jobs: HashMap<JobId, JobQueue>,
+    /// Models that have jobs.
+    busy: HashMap<ModelId, Activity>,
+}
+
+/// What a model does.
+#[derive(Debug)]
+struct Activity {
+    jobs: usize,
+    /// The last event of any of its jobs, or the first job's beginning.
+    alive_at: Instant,
+}
+
+impl Table {
+    fn insert(&mut self, job: JobId, queue: JobQueue) {
+        let idle = || Activity { jobs: 0, alive_at: Instant::now() };
+        self.busy.entry(queue.model).or_insert_with(idle).jobs += 1;
+        self.jobs.insert(job, queue);
+    }
+
+    fn remove(&mut self, job: JobId) -> Option<JobQueue> {
+        let queue = self.jobs.remove(&job)?;
+        if let Entry::Occupied(mut activity) = self.busy.entry(queue.model) {
+            activity.get_mut().jobs -= 1;
+            if activity.get().jobs == 0 {
+                activity.remove();
+            }
+        }
+        Some(queue)
+    }
 }
 
 impl JobTable {
-    pub(super) fn open(&self, job: JobId, owner: Weak<Shared>) -> JobReceiver {
+    pub(super) fn open(&self, job: JobId, model: ModelId, owner: Weak<Shared>) -> JobReceiver {
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting = Arc::new(Waiting::new());
-        let queue = JobQueue { sender, waiting: Arc::clone(&waiting) };
-        self.jobs.lock().insert(job, queue);
+        self.table.lock().insert(job, JobQueue { model, sender, waiting: Arc::clone(&waiting) });
         JobReceiver { job, owner, receiver, waiting, ended: false }
     }
 
     /// Forgets a job. Returns whether it was there.
     pub(super) fn close(&self, job: JobId) -> bool {
-        self.jobs.lock().remove(&job).is_some()
+        self.table.lock().remove(job).is_some()
+    }
+
+    /// The longest time for which a model with jobs has sent no event of any of them.
+    pub(super) fn longest_silence(&self) -> Option<Duration> {
+        self.table.lock().busy.values().map(|activity| activity.alive_at.elapsed()).max()
     }
 
     /// Ends the jobs whose events nobody has asked for, and returns them for cancellation.
     pub(super) fn give_up_stalled(&self, timeout: Duration) -> Vec<JobId> {
         let limit_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let mut jobs = self.jobs.lock();
-        let stalled: Vec<JobId> = jobs
+        let mut table = self.table.lock();
+        let stalled: Vec<JobId> = table
+            .jobs
             .iter()
             .filter(|(_, queue)| queue.waiting.stalled_ms() > limit_ms)
             .map(|(job, _)| *job)
             .collect();
         for job in &stalled {
-            if let Some(queue) = jobs.remove(job) {
+            if let Some(queue) = table.remove(*job) {
                 let message = format!("the answer was not read for {limit_ms} ms, and was given up");
                 let error = EngineError::Plugin(Error::new(ErrorKind::Deadline, message));
                 let _ = queue.sender.send(JobEvent::Failed(error));
@@ -112,9 +153,13 @@ impl JobTable {
     }
 
     pub(super) fn deliver(&self, job: JobId, event: WireEvent, attachments: &mut Received) -> Delivery {
-        let mut jobs = self.jobs.lock();
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
         // Events of a job that was cancelled are expected for a while.
-        let Some(queue) = jobs.get(&job) else { return Delivery::Fine };
+        let Some(queue) = table.jobs.get(&job) else { return Delivery::Fine };
+        if let Some(activity) = table.busy.get_mut(&queue.model) {
+            activity.alive_at = Instant::now();
+        }
         let terminal = event.is_terminal();
         let delivered = match event_from_wire(event, attachments) {
             Ok(event) => queue.put(event),
@@ -125,14 +170,15 @@ impl JobTable {
             }
         };
         if terminal || delivered == Delivery::CancelIt {
-            jobs.remove(&job);
+            table.remove(job);
         }
         delivered
     }
 
     /// Ends all jobs, because the worker has ended.
     pub(super) fn fail_all(&self, failure: &Arc<WorkerFailure>) {
-        for (_, queue) in self.jobs.lock().drain() {
+        let table = std::mem::take(&mut *self.table.lock());
+        for queue in table.jobs.into_values() {
             let _ = queue.sender.send(JobEvent::Failed(EngineError::Worker(Arc::clone(failure))));
         }
     }

@@ -20,7 +20,7 @@ use super::super::transport::receive;
 use super::super::wire::Decoder;
 use super::super::worker::{self, Host};
 use super::{Shared, WorkerOptions, place};
-use crate::engine::WorkerFailure;
+use crate::engine::{FailureCause, WorkerFailure};
 
 /// How long a worker may take to end after its connection closed, before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
@@ -102,25 +102,22 @@ async fn keep(shared: Arc<Shared>, body: Body, last_lines: LastLines, hello: one
         }
     };
     let stopped = shared.stop.lock().clone();
-    let expected = stopped.as_deref() == Some(super::NOT_NEEDED);
-    let failure = Arc::new(WorkerFailure {
-        plugin: shared.plugin.clone(),
-        what: match (stopped, status) {
-            (Some(reason), _) => reason,
-            (None, Some(status)) => exit::describe(status),
-            (None, None) => "ended".to_owned(),
-        },
-        last_lines: last_lines.get(),
-        retryable: true,
-    });
-    if expected {
+    let (what, cause) = match (stopped, status) {
+        (Some(stop), _) => (stop.what, stop.cause),
+        (None, Some(status)) => (exit::describe(status), exit::cause(status)),
+        (None, None) => ("ended".to_owned(), FailureCause::Plugin),
+    };
+    let failure =
+        Arc::new(WorkerFailure { plugin: shared.plugin.clone(), what, last_lines: last_lines.get(), cause });
+    if cause == FailureCause::Host {
         tracing::debug!("{failure}");
     } else {
         tracing::error!("{failure}");
     }
+    // Before the jobs are told: those that go on elsewhere must not find this worker alive.
+    shared.ended.send_replace(Some(Arc::clone(&failure)));
     shared.jobs.fail_all(&failure);
     shared.calls.lock().clear();
-    shared.ended.send_replace(Some(failure));
 }
 
 /// Reaps the process. One that the host wants to stop is killed at once; one that ended by itself gets a moment, so
@@ -159,7 +156,7 @@ async fn read(shared: &Arc<Shared>, hello: oneshot::Sender<HelloAnswer>) {
                 Ok(None) => break,
                 Err(error) => {
                     tracing::error!(plugin = shared.plugin, "unreadable frame from the worker: {error}");
-                    shared.stop_because("sent an unreadable frame and was stopped".to_owned());
+                    shared.blame("sent an unreadable frame and was stopped".to_owned());
                     return;
                 }
             }
@@ -207,7 +204,7 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Stops jobs whose reader has stalled.
+/// Stops jobs whose reader has stalled, and a worker that works on jobs and shows no sign of it.
 async fn watch(shared: Arc<Shared>) {
     let mut ended = shared.ended.subscribe();
     loop {
@@ -217,6 +214,11 @@ async fn watch(shared: Arc<Shared>) {
         }
         for job in shared.jobs.give_up_stalled(shared.stall_timeout) {
             let _ = shared.send(&ToWorker::Cancel { job });
+        }
+        if shared.jobs.longest_silence().is_some_and(|silence| silence >= shared.hang_timeout) {
+            let limit_ms = shared.hang_timeout.as_millis();
+            shared.blame(format!("had jobs to do, sent nothing for {limit_ms} ms and was stopped"));
+            return;
         }
     }
 }

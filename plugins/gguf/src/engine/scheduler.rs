@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use pajamas_plugin_api::{Error, Finish};
+use pajamas_plugin_api::{Error, Event, Finish};
 
 use super::cache::{self, SlotView};
 use super::queue::Queue;
@@ -262,7 +262,12 @@ impl Scheduler {
             if slot.planned > 1 || begin < stream.prompt_len {
                 add(&self.setup.counters.prompt_tokens, slot.planned);
             }
-            let Some(row) = slot.row else { continue };
+            let Some(row) = slot.row else {
+                // Shows the host that the engine is not hanging.
+                let fraction = slot.cells.len() as f32 / stream.tokens.len() as f32;
+                stream.job.push(&Event::Progress { fraction, text: "reading the prompt" });
+                continue;
+            };
             let room = context_len - slot.cells.len();
             let known = stream.tokens.len();
             let next = match self.setup.context.logits(row) {

@@ -1,0 +1,332 @@
+//! Jobs that outlive their worker: when it ends, they go on in the next one.
+//!
+//! The host keeps each job's request and the tokens that it delivered. A `generate` job goes on after them (`resume`;
+//! a draw depends on seed and position alone, so the rest is what it would have been). Another job starts again unless
+//! it has delivered something already.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, Stream};
+use pajamas_plugin_api::{Error, ErrorKind, GenerateParams, Params, Part, Request, Task};
+use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::Shared;
+use super::error::{EngineError, FailureCause, WorkerFailure};
+use super::job::JobEvent;
+use super::lifecycle::{self, ModelEntry};
+use super::loaded::Loaded;
+use crate::plugins::JobReceiver;
+
+/// Recoveries of a job into workers that end without a token for anybody; the next failure is the client's to know.
+const RECOVERIES_IN_VAIN_MAX: u32 = 2;
+/// Recoveries of a job, whatever came of them.
+const RECOVERIES_MAX: u32 = 100;
+/// Crashes that a request may be present at. The last time it runs without other suspects, so the fault is its own.
+pub(super) const CRASHES_MAX: u32 = 3;
+/// Requests that are remembered as poison; the oldest is forgotten first.
+const POISON_MAX: usize = 256;
+
+/// The events of a running job. Dropping it before the terminal event cancels the job at once.
+pub struct JobStream {
+    state: State,
+    journal: Journal,
+    shared: Arc<Shared>,
+    /// Shutdown waits for it.
+    _token: TaskTrackerToken,
+}
+
+enum State {
+    /// A worker has the job; the model stays loaded meanwhile.
+    Running(JobReceiver, Arc<Loaded>),
+    /// The worker has failed; why is not known yet.
+    Lost {
+        failure: BoxFuture<'static, Arc<WorkerFailure>>,
+        was_useful: bool,
+    },
+    /// On the way into another worker.
+    Moving(BoxFuture<'static, Result<Running, EngineError>>),
+    Ended,
+}
+
+impl State {
+    fn lost(model: &Loaded) -> Self {
+        let failure = model.handle.worker().ended().boxed();
+        Self::Lost { failure, was_useful: model.is_useful.load(Ordering::Relaxed) }
+    }
+}
+
+/// A job that has arrived in a worker.
+struct Running {
+    receiver: JobReceiver,
+    model: Arc<Loaded>,
+    alone: Option<OwnedMutexGuard<()>>,
+}
+
+/// What is needed to go on elsewhere, and what has happened so far.
+struct Journal {
+    request: Arc<Request>,
+    entry: Arc<ModelEntry>,
+    started: Instant,
+    /// Tokens that were delivered.
+    tokens: Vec<u32>,
+    /// Something was delivered that cannot be delivered again.
+    is_spent: bool,
+    recoveries: u32,
+    in_vain: u32,
+    crashes: u32,
+    /// When the worker failed, until the next token.
+    failed_at: Option<Instant>,
+    /// Held by a job that is under suspicion: no other suspect runs beside it.
+    alone: Option<OwnedMutexGuard<()>>,
+}
+
+impl std::fmt::Debug for JobStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JobStream")
+            .field("model", &self.journal.entry.spec().id)
+            .field("tokens", &self.journal.tokens.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts a job in a loaded model.
+///
+/// # Errors
+/// The request is poison, or the worker cannot take it.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    entry: &Arc<ModelEntry>,
+    model: &Arc<Loaded>,
+    request: Request,
+) -> Result<JobStream, EngineError> {
+    if let Some(failure) = shared.poison.find(&entry.spec().id, &request) {
+        return Err(EngineError::Poison(failure));
+    }
+    let state = match model.handle.submit(&request) {
+        Ok(receiver) => State::Running(receiver, Arc::clone(model)),
+        Err(EngineError::Worker(_)) => State::lost(model),
+        Err(error) => return Err(error),
+    };
+    let journal = Journal {
+        request: Arc::new(request),
+        entry: Arc::clone(entry),
+        started: Instant::now(),
+        tokens: Vec::new(),
+        is_spent: false,
+        recoveries: 0,
+        in_vain: 0,
+        crashes: 0,
+        failed_at: None,
+        alone: None,
+    };
+    Ok(JobStream { state, journal, shared: Arc::clone(shared), _token: shared.jobs.token() })
+}
+
+impl JobStream {
+    /// The next event; `None` after the terminal one.
+    ///
+    /// # Cancellation
+    /// Nothing is lost.
+    pub async fn next(&mut self) -> Option<JobEvent> {
+        std::future::poll_fn(|context| self.poll_event(context)).await
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<JobEvent>> {
+        loop {
+            match &mut self.state {
+                State::Ended => return Poll::Ready(None),
+                State::Running(receiver, model) => match ready!(receiver.poll_next(context)) {
+                    Some(JobEvent::Failed(EngineError::Worker(_))) => {
+                        self.state = State::lost(model);
+                    }
+                    Some(event) => {
+                        if matches!(event, JobEvent::Token { .. }) {
+                            model.is_useful.store(true, Ordering::Relaxed);
+                        }
+                        self.journal.note(&event);
+                        return Poll::Ready(Some(self.end_with(event)));
+                    }
+                    None => return Poll::Ready(None),
+                },
+                State::Lost { failure, was_useful } => {
+                    let failure = ready!(failure.poll_unpin(context));
+                    self.journal.count(&failure, *was_useful);
+                    self.state = match self.journal.recover(&self.shared, &failure) {
+                        Ok(moving) => State::Moving(moving),
+                        Err(error) => return Poll::Ready(Some(self.end_with(JobEvent::Failed(error)))),
+                    };
+                }
+                State::Moving(moving) => match ready!(moving.poll_unpin(context)) {
+                    Ok(Running { receiver, model, alone }) => {
+                        self.journal.alone = alone;
+                        self.state = State::Running(receiver, model);
+                    }
+                    Err(EngineError::Worker(failure)) => {
+                        let failure = std::future::ready(failure).boxed();
+                        self.state = State::Lost { failure, was_useful: false };
+                    }
+                    Err(error) => return Poll::Ready(Some(self.end_with(JobEvent::Failed(error)))),
+                },
+            }
+        }
+    }
+
+    /// Lets go of everything after the terminal event, and logs a failure that is the server's.
+    fn end_with(&mut self, event: JobEvent) -> JobEvent {
+        if event.is_terminal() {
+            self.state = State::Ended;
+            self.journal.alone = None;
+        }
+        if let JobEvent::Failed(error) = &event
+            && !matches!(
+                error.kind(),
+                Some(ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::Cancelled)
+            )
+        {
+            tracing::warn!(model = self.journal.entry.spec().id, "job failed: {error}");
+        }
+        event
+    }
+}
+
+impl Stream for JobStream {
+    type Item = JobEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<JobEvent>> {
+        self.poll_event(context)
+    }
+}
+
+impl Journal {
+    fn note(&mut self, event: &JobEvent) {
+        match event {
+            JobEvent::Token { token, .. } => {
+                if let Some(failed_at) = self.failed_at.take() {
+                    let pause_ms = failed_at.elapsed().as_millis() as u64;
+                    tracing::info!(model = self.entry.spec().id, pause_ms, "a stream goes on");
+                }
+                self.tokens.push(token.token);
+            }
+            JobEvent::Usage(_) | JobEvent::Progress { .. } | JobEvent::Done { .. } | JobEvent::Failed(_) => {}
+            _ => self.is_spent = true,
+        }
+    }
+
+    fn count(&mut self, failure: &WorkerFailure, was_useful: bool) {
+        self.recoveries += 1;
+        self.crashes += u32::from(failure.cause == FailureCause::Plugin);
+        match failure.cause {
+            FailureCause::Host => {}
+            FailureCause::Plugin | FailureCause::Outside if was_useful => self.in_vain = 0,
+            FailureCause::Plugin | FailureCause::Outside => self.in_vain += 1,
+        }
+    }
+
+    /// Decides what becomes of a job whose worker has ended.
+    fn recover(
+        &mut self,
+        shared: &Arc<Shared>,
+        failure: &Arc<WorkerFailure>,
+    ) -> Result<BoxFuture<'static, Result<Running, EngineError>>, EngineError> {
+        self.alone = None;
+        let lost = || EngineError::Worker(Arc::clone(failure));
+        if self.crashes >= CRASHES_MAX {
+            shared.poison.remember(&self.entry.spec().id, &self.request, failure);
+            shared.pool.forgive(&failure.plugin);
+            return Err(EngineError::Poison(Arc::clone(failure)));
+        }
+        let can_resume = self.request.task == Task::Generate || self.tokens.is_empty();
+        if self.is_spent
+            || !can_resume
+            || self.in_vain > RECOVERIES_IN_VAIN_MAX
+            || self.recoveries > RECOVERIES_MAX
+            || shared.closing.load(Ordering::Acquire)
+        {
+            return Err(lost());
+        }
+        self.failed_at.get_or_insert_with(Instant::now);
+        let request = self.rest()?;
+        let (shared, entry) = (Arc::clone(shared), Arc::clone(&self.entry));
+        let is_suspect = self.crashes + 1 == CRASHES_MAX;
+        Ok(async move {
+            let alone = if is_suspect { Some(entry.isolation().lock_owned().await) } else { None };
+            let model = lifecycle::acquire(&shared, &entry).await?;
+            let receiver = model.handle.submit(&request)?;
+            Ok(Running { receiver, model, alone })
+        }
+        .boxed())
+    }
+
+    /// The request for what is still to come.
+    fn rest(&self) -> Result<Request, EngineError> {
+        let mut request = Request::clone(&self.request);
+        if let Some(deadline_ms) = &mut request.deadline_ms {
+            let spent_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            *deadline_ms =
+                deadline_ms.checked_sub(spent_ms).filter(|left_ms| *left_ms > 0).ok_or_else(|| {
+                    let message = "the deadline of the request has passed while its worker was replaced";
+                    EngineError::Plugin(Error::new(ErrorKind::Deadline, message))
+                })?;
+        }
+        if !self.tokens.is_empty() {
+            let mut params: GenerateParams = request.params().map_err(EngineError::Plugin)?;
+            params.resume.extend_from_slice(&self.tokens);
+            request.params = Params::new(&params).map_err(EngineError::Plugin)?;
+        }
+        Ok(request)
+    }
+}
+
+/// Requests that ended their worker each time; sent again, they are refused. Only inputs count: a client that repeats a
+/// request gets another seed.
+#[derive(Debug, Default)]
+pub(super) struct PoisonList {
+    known: Mutex<VecDeque<(u64, Arc<WorkerFailure>)>>,
+    keys: RandomState,
+}
+
+impl PoisonList {
+    fn find(&self, model: &str, request: &Request) -> Option<Arc<WorkerFailure>> {
+        let known = self.known.lock();
+        if known.is_empty() {
+            return None;
+        }
+        let wanted = self.fingerprint(model, request);
+        known.iter().find(|(hash, _)| *hash == wanted).map(|(_, failure)| Arc::clone(failure))
+    }
+
+    fn remember(&self, model: &str, request: &Request, failure: &Arc<WorkerFailure>) {
+        let hash = self.fingerprint(model, request);
+        let mut known = self.known.lock();
+        if known.len() >= POISON_MAX {
+            known.pop_front();
+        }
+        known.push_back((hash, Arc::clone(failure)));
+    }
+
+    fn fingerprint(&self, model: &str, request: &Request) -> u64 {
+        let mut hasher = self.keys.build_hasher();
+        (model, request.task.name()).hash(&mut hasher);
+        for part in &request.parts {
+            std::mem::discriminant(part).hash(&mut hasher);
+            match part {
+                Part::Text { text, trusted } => (text, trusted).hash(&mut hasher),
+                Part::Tokens(tokens) => tokens.hash(&mut hasher),
+                Part::Rgb8 { width, height, data } => (width, height, data).hash(&mut hasher),
+                Part::Pcm(samples) => samples.iter().for_each(|sample| sample.to_bits().hash(&mut hasher)),
+                Part::Tensor(tensor) => (&tensor.name, &tensor.shape, &tensor.data).hash(&mut hasher),
+                Part::Bytes(bytes) => bytes.hash(&mut hasher),
+            }
+        }
+        hasher.finish()
+    }
+}
