@@ -100,6 +100,33 @@ impl Setup {
         self
     }
 
+    /// Adds a plugin in several versions, of which the first is active: `plugins/NAME/VERSION`.
+    pub fn versions(self, name: &str, from: &Path, versions: &[&str]) -> Self {
+        let dir = self.plugin_dir(name);
+        for version in versions {
+            let folder = dir.join(version);
+            copy_dir(from, &folder);
+            let manifest = folder.join("plugin.toml");
+            let text = std::fs::read_to_string(&manifest).expect("manifest");
+            let lines = text.lines().map(|line| {
+                if line.starts_with("version =") {
+                    format!("version = \"{version}\"")
+                } else {
+                    line.to_owned()
+                }
+            });
+            std::fs::write(&manifest, lines.collect::<Vec<_>>().join("\n")).expect("manifest");
+        }
+        std::fs::write(dir.join("active"), versions[0]).expect("active");
+        self
+    }
+
+    /// Adds the folder of a real model.
+    pub fn model_dir(mut self, dir: &Path) -> Self {
+        self.models.push(dir.to_owned());
+        self
+    }
+
     /// Folder of a plugin that was added.
     pub fn plugin_dir(&self, name: &str) -> PathBuf {
         self.dir.path().join("plugins").join(name)
@@ -225,7 +252,6 @@ pub struct Host {
     pub client: reqwest::Client,
     child: Child,
     /// Keeps the temporary folder.
-    #[expect(dead_code, reason = "holds the folder in which the host runs")]
     setup: Setup,
 }
 
@@ -260,6 +286,11 @@ impl Answer {
 }
 
 impl Host {
+    /// A path in the temporary folder.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.setup.dir.path().join(path)
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -24,3 +24,7 @@ mod lifecycle;
 mod openai_client;
 /// Workers that die or hang under their jobs: streams that go on, poison, quarantine.
 mod recovery;
+/// Streams of chats, read event by event.
+mod stream;
+/// New versions of plugins under live traffic: nothing fails, bad versions do not stay, nothing grows.
+mod swap;

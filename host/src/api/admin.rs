@@ -2,20 +2,24 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::future::join_all;
 use pajamas_plugin_api::{Device, ModelInfo, ModelStats, Task};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ApiState;
 use super::access::AccessRecord;
 use super::error::{ApiError, Category};
 use super::models::state_name;
-use crate::engine::{ModelState, ModelStatus, PluginState, PluginStatus};
+use crate::engine::{
+    ModelState, ModelStatus, PluginState, PluginStatus, SwapError, SwapMode, SwapReport, SwapRequest,
+};
 
 /// `GET /admin/models`: the models with everything that is known of them, measured where they are loaded.
 pub(super) async fn models(State(state): State<ApiState>) -> Json<List<AdminModel>> {
@@ -81,6 +85,57 @@ pub(super) async fn reset_plugin(
     refuse_other_origins(&headers)?;
     let Some(changed) = state.engine.reset_plugin(&name) else { return Err(no_such_plugin(&state, &name)) };
     Ok(Json(Changed { id: name, action: "reset".to_owned(), changed }).into_response())
+}
+
+/// What a swap's request says. An empty body says nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct SwapBody {
+    version: Option<String>,
+    mode: Option<SwapMode>,
+    drain_timeout_ms: Option<u32>,
+}
+
+/// `POST /admin/plugins/{name}/swap`: replaces the version of a plugin under live traffic.
+///
+/// # Errors
+/// When the body is not valid, there is no such plugin or version, the new version fails before it gets the routes, or a
+/// web page of another origin asks.
+///
+/// # Cancellation
+/// The swap goes on when the client goes away.
+pub(super) async fn swap_plugin(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<SwapReport>, ApiError> {
+    refuse_other_origins(&headers)?;
+    let body: SwapBody = if body.is_empty() {
+        SwapBody::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error))?
+    };
+    let drain_ms = body.drain_timeout_ms.unwrap_or(DRAIN_MS_DEFAULT);
+    let drain_timeout = Duration::from_millis(drain_ms.into());
+    let request = SwapRequest { version: body.version, mode: body.mode, drain_timeout };
+    state.engine.swap_plugin(&name, request).await.map(Json).map_err(|error| swap_error(&state, &error))
+}
+
+/// How long streams may finish in the old version of a plugin.
+const DRAIN_MS_DEFAULT: u32 = 30_000;
+
+fn swap_error(state: &ApiState, error: &SwapError) -> ApiError {
+    let (status, category, code) = match error {
+        SwapError::UnknownPlugin(name) => return no_such_plugin(state, name),
+        SwapError::Version(_) => (StatusCode::NOT_FOUND, Category::NotFound, "version_not_found"),
+        SwapError::Busy(_) => (StatusCode::CONFLICT, Category::InvalidRequest, "swap_in_progress"),
+        SwapError::Unfit { .. } | SwapError::Load { .. } | SwapError::SelfTest { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, Category::Server, "swap_failed")
+        }
+    };
+    let message = format!("{}; the old version still serves", crate::error_chain(error));
+    ApiError::new(status, category, code, message)
 }
 
 fn no_such_plugin(state: &ApiState, name: &str) -> ApiError {

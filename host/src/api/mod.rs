@@ -91,6 +91,7 @@ fn routes() -> Vec<Route> {
         route("GET", "/admin/models", get(admin::models)),
         route("POST", "/admin/models/{*action}", post(admin::change_model)),
         route("GET", "/admin/plugins", get(admin::plugins)),
+        route("POST", "/admin/plugins/{name}/swap", post(admin::swap_plugin)),
         route("POST", "/admin/plugins/{name}/reset", post(admin::reset_plugin)),
     ]
 }

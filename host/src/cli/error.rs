@@ -82,6 +82,20 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// No host answers there.
+    #[error("no host answers at {url}: start one, or name its address with --url")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// The host said no.
+    #[error("{message}")]
+    Host {
+        /// Its reason.
+        message: String,
+    },
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -104,7 +118,8 @@ impl Error {
             Self::Engine(error) => engine_exit(error),
             Self::UnknownModel { .. } | Self::Manifest(ManifestError::Read { .. }) => Exit::NoInput,
             Self::NotAModel { .. } | Self::Manifest(_) => Exit::BadData,
-            Self::PortInUse { .. } | Self::Listen { .. } => Exit::Unavailable,
+            Self::PortInUse { .. } | Self::Listen { .. } | Self::Unreachable { .. } => Exit::Unavailable,
+            Self::Host { .. } => Exit::Failure,
             Self::Input(_) | Self::Output(_) | Self::System { .. } => Exit::Io,
             Self::Interrupted => Exit::Interrupted,
         }

@@ -13,6 +13,7 @@ mod models_list;
 mod plugins_check;
 mod plugins_list;
 mod print;
+mod remote;
 mod resolve;
 mod run;
 mod serve;
@@ -96,6 +97,8 @@ enum ConfiguredCommand {
     /// See which models are there
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// See what a running host has loaded, and what it does
+    Ps(remote::HostArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,6 +107,10 @@ enum PluginsCommand {
     List,
     /// Check that a plugin keeps the rules of the plugin API, each case in a process of its own
     Check(plugins_check::CheckArgs),
+    /// Replace the version of a plugin in a running host, without dropping a stream
+    Swap(remote::SwapArgs),
+    /// Lift the quarantine of a plugin in a running host
+    Reset(remote::ResetArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -206,6 +213,9 @@ impl Configured {
             ConfiguredCommand::Plugins(PluginsCommand::Check(args)) => {
                 return plugins_check::run(&config, &args, json).map(ExitCode::from);
             }
+            ConfiguredCommand::Plugins(PluginsCommand::Swap(args)) => remote::swap(&config, &args, json)?,
+            ConfiguredCommand::Plugins(PluginsCommand::Reset(args)) => remote::reset(&config, &args, json)?,
+            ConfiguredCommand::Ps(args) => remote::ps(&config, &args, json)?,
             ConfiguredCommand::Models(ModelsCommand::List) => models_list::run(&config, json)?,
             ConfiguredCommand::Models(ModelsCommand::Inspect(args)) => {
                 models_inspect::run(config, &args, json)?

@@ -97,6 +97,7 @@ mod tests {
             options: serde_json::Map::new(),
             tasks_override: None,
             labels: vec![],
+            golden: vec![],
         };
         let info = ModelInfo {
             architecture: "llama".into(),

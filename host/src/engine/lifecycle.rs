@@ -7,24 +7,26 @@ use std::time::{Instant, UNIX_EPOCH};
 use futures_util::future::{BoxFuture, FutureExt as _, Shared as SharedFuture};
 use pajamas_plugin_api::{Error, LoadSpec, ModelInfo, Task};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio_util::task::TaskTracker;
 
 use super::error::EngineError;
 use super::loaded::{Extensions, Loaded};
-use super::pool::PluginEntry;
 use super::status::{ModelState, ModelStatus};
+use super::version::PluginVersion;
 use super::{Shared, plugin_cache_dir};
 use crate::models::ModelSpec;
 use crate::plugins::select::{Candidate, ProbeState, Verdict, Wanted, select};
 use crate::plugins::{CallError, StartError};
 
-type LoadOutcome = Result<Arc<Loaded>, EngineError>;
+/// What a load comes to; shared by all who wait for it.
+pub(super) type LoadOutcome = Result<Arc<Loaded>, EngineError>;
 type LoadFuture = SharedFuture<BoxFuture<'static, LoadOutcome>>;
 
 /// A model of the catalog and what became of it.
 #[derive(Debug)]
 pub(super) struct ModelEntry {
-    spec: ModelSpec,
+    spec: Arc<ModelSpec>,
     slot: Mutex<Slot>,
     /// Metadata and plugin of the last load.
     last: Mutex<Option<(Arc<ModelInfo>, String)>>,
@@ -42,10 +44,15 @@ enum Slot {
 
 impl ModelEntry {
     pub(super) fn new(spec: ModelSpec) -> Self {
-        Self { spec, slot: Mutex::new(Slot::Unloaded), last: Mutex::new(None), isolation: Arc::default() }
+        Self {
+            spec: Arc::new(spec),
+            slot: Mutex::new(Slot::Unloaded),
+            last: Mutex::new(None),
+            isolation: Arc::default(),
+        }
     }
 
-    pub(super) fn spec(&self) -> &ModelSpec {
+    pub(super) fn spec(&self) -> &Arc<ModelSpec> {
         &self.spec
     }
 
@@ -90,6 +97,45 @@ impl ModelEntry {
             Slot::Ready(loaded) if loaded.is_alive() => Some(Arc::clone(loaded)),
             _ => None,
         }
+    }
+
+    /// Puts `new` in the place of `old`. A model that is not in that place any more, because it was unloaded meanwhile,
+    /// stays so.
+    pub(super) fn put(&self, old: &Arc<Loaded>, new: Arc<Loaded>) {
+        let mut slot = self.slot.lock();
+        if matches!(&*slot, Slot::Ready(loaded) if Arc::ptr_eq(loaded, old)) {
+            self.remember(&new);
+            *slot = Slot::Ready(new);
+        }
+    }
+
+    /// Lets everybody who wants the model wait for `outcome`, until [`ModelEntry::resume`].
+    pub(super) fn hold(&self, outcome: LoadFuture) {
+        *self.slot.lock() = Slot::Loading(outcome);
+    }
+
+    /// Ends what [`ModelEntry::hold`] began: those who wait and those who come get `outcome`.
+    pub(super) fn resume(&self, outcome: LoadOutcome, waiting: oneshot::Sender<LoadOutcome>) {
+        self.settle(&outcome);
+        // Nobody waits.
+        let _ = waiting.send(outcome);
+    }
+
+    fn settle(&self, outcome: &LoadOutcome) {
+        *self.slot.lock() = match outcome {
+            Ok(loaded) => {
+                self.remember(loaded);
+                Slot::Ready(Arc::clone(loaded))
+            }
+            Err(error) => {
+                tracing::error!(model = self.spec.id, "{error}");
+                Slot::Failed(error.to_string())
+            }
+        };
+    }
+
+    fn remember(&self, loaded: &Loaded) {
+        *self.last.lock() = Some((Arc::clone(&loaded.info), loaded.version.name().to_owned()));
     }
 
     /// Drops the model without waiting for its jobs.
@@ -139,16 +185,7 @@ pub(super) async fn acquire(shared: &Arc<Shared>, entry: &Arc<ModelEntry>) -> Lo
 
 async fn load(shared: Arc<Shared>, entry: Arc<ModelEntry>) -> LoadOutcome {
     let outcome = load_with_best_plugin(&shared, &entry.spec).await;
-    *entry.slot.lock() = match &outcome {
-        Ok(loaded) => {
-            *entry.last.lock() = Some((Arc::clone(&loaded.info), loaded.plugin.clone()));
-            Slot::Ready(Arc::clone(loaded))
-        }
-        Err(error) => {
-            tracing::error!(model = entry.spec.id, "{error}");
-            Slot::Failed(error.to_string())
-        }
-    };
+    entry.settle(&outcome);
     outcome
 }
 
@@ -168,10 +205,10 @@ async fn load_with_best_plugin(shared: &Shared, spec: &ModelSpec) -> LoadOutcome
 }
 
 /// The plugins that fit, best first.
-async fn candidates(shared: &Shared, spec: &ModelSpec) -> Result<Vec<Arc<PluginEntry>>, EngineError> {
+async fn candidates(shared: &Shared, spec: &ModelSpec) -> Result<Vec<Arc<PluginVersion>>, EngineError> {
     let plugins = shared.pool.plugins();
     let mut probes = Vec::with_capacity(plugins.len());
-    for plugin in plugins {
+    for plugin in &plugins {
         // The probe of a plugin for other formats is not waited for: it is rejected by its manifest.
         let relevant = plugin.found.manifest.formats.contains(&spec.format);
         probes.push(if relevant { plugin.probe_state().await } else { ProbeState::Unknown });
@@ -187,7 +224,7 @@ async fn candidates(shared: &Shared, spec: &ModelSpec) -> Result<Vec<Arc<PluginE
         pin: spec.plugin_pin.as_deref(),
     };
     let verdicts = select(wanted, &candidates, shared.pool.machine());
-    let fitting: Vec<Arc<PluginEntry>> = verdicts
+    let fitting: Vec<Arc<PluginVersion>> = verdicts
         .iter()
         .filter(|verdict| verdict.outcome.is_ok())
         .filter_map(|verdict| plugins.iter().find(|plugin| plugin.name() == verdict.plugin).cloned())
@@ -203,7 +240,12 @@ fn no_plugin(spec: &ModelSpec, verdicts: &[Verdict]) -> EngineError {
     EngineError::NoPlugin { model: spec.id.clone(), reasons: reasons.join("; ") }
 }
 
-async fn load_with(shared: &Shared, spec: &ModelSpec, plugin: &PluginEntry) -> Result<Loaded, EngineError> {
+/// Loads a model with one version of a plugin. The catalog is not told.
+pub(super) async fn load_with(
+    shared: &Shared,
+    spec: &ModelSpec,
+    plugin: &Arc<PluginVersion>,
+) -> Result<Loaded, EngineError> {
     let started = Instant::now();
     tracing::info!(model = spec.id, plugin = plugin.name(), path = %spec.path.display(), "loading model");
     let worker = plugin.worker().await.map_err(start_error)?;
@@ -224,8 +266,8 @@ async fn load_with(shared: &Shared, spec: &ModelSpec, plugin: &PluginEntry) -> R
     tracing::info!(model = spec.id, plugin = plugin.name(), elapsed_ms, "model loaded");
     Ok(Loaded {
         id: spec.id.clone(),
-        plugin: plugin.name().to_owned(),
-        plugin_version: plugin.found.manifest.version.to_string(),
+        version: Arc::clone(plugin),
+        jobs: TaskTracker::new(),
         info: Arc::new(restrict(handle.info(), spec)),
         handle,
         extensions: Extensions::default(),

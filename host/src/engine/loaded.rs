@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pajamas_plugin_api::{ModelInfo, ModelStats, Request, Task};
+use pajamas_plugin_api::{ErrorKind, ModelInfo, ModelStats, Request, Task};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use super::error::EngineError;
+use super::job::JobEvent;
 use super::lifecycle::ModelEntry;
 use super::recovery::JobStream;
+use super::version::PluginVersion;
 use super::{Shared, lifecycle, recovery};
 use crate::plugins::ModelHandle;
 
@@ -19,8 +22,9 @@ use crate::plugins::ModelHandle;
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) id: String,
-    pub(super) plugin: String,
-    pub(super) plugin_version: String,
+    pub(super) version: Arc<PluginVersion>,
+    /// One token per job that runs here.
+    pub(super) jobs: TaskTracker,
     pub(super) info: Arc<ModelInfo>,
     pub(super) handle: ModelHandle,
     pub(super) extensions: Extensions,
@@ -41,6 +45,22 @@ impl std::fmt::Debug for Extensions {
 }
 
 impl Loaded {
+    /// Takes notice of an event of one of its jobs.
+    pub(super) fn note(&self, event: &JobEvent) {
+        match event {
+            JobEvent::Token { .. } => self.is_useful.store(true, Ordering::Relaxed),
+            JobEvent::Failed(error)
+                if matches!(
+                    error.kind(),
+                    Some(ErrorKind::Internal | ErrorKind::Panic | ErrorKind::Device | ErrorKind::BadModel)
+                ) =>
+            {
+                self.version.note_failed_job();
+            }
+            _ => {}
+        }
+    }
+
     pub(super) fn is_alive(&self) -> bool {
         self.handle.worker().is_alive()
     }
@@ -68,13 +88,13 @@ impl LoadedModel {
     /// Name of the plugin that serves it.
     #[must_use]
     pub fn plugin(&self) -> &str {
-        &self.loaded.plugin
+        self.loaded.version.name()
     }
 
     /// Version of the plugin that serves it.
     #[must_use]
-    pub fn plugin_version(&self) -> &str {
-        &self.loaded.plugin_version
+    pub fn plugin_version(&self) -> String {
+        self.loaded.version.number()
     }
 
     /// Metadata as loaded.

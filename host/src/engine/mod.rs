@@ -5,9 +5,13 @@ mod error;
 mod job;
 mod lifecycle;
 mod loaded;
+mod memory;
 mod pool;
 mod recovery;
+mod self_test;
 mod status;
+mod swap;
+mod version;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +28,10 @@ pub use loaded::LoadedModel;
 use pool::PluginPool;
 pub use recovery::JobStream;
 use recovery::PoisonList;
+pub use self_test::SelfTestError;
 pub use status::{ModelState, ModelStatus, PluginState, PluginStatus};
+
+pub use swap::{SwapError, SwapMode, SwapReport, SwapRequest, SwapStep};
 
 use crate::config::Config;
 use crate::models::{Catalog, ModelSpec};
@@ -66,6 +73,7 @@ struct Shared {
     load_timeout: Duration,
     probe_timeout: Duration,
     cache_dir: PathBuf,
+    plugins_dir: PathBuf,
 }
 
 impl Engine {
@@ -85,7 +93,8 @@ impl Engine {
         let formats: Vec<String> =
             found.plugins.iter().flat_map(|plugin| plugin.manifest.formats.iter().cloned()).collect();
         let catalog = Catalog::scan(&config.models_dirs, &formats);
-        let pool = PluginPool::new(config, found.plugins, &catalog).map_err(StartError::Executable)?;
+        let pool = PluginPool::new(&Arc::new(config.clone()), found.plugins, &catalog)
+            .map_err(StartError::Executable)?;
         let shared = Arc::new(Shared {
             pool,
             models: catalog.models.into_iter().map(|spec| Arc::new(ModelEntry::new(spec))).collect(),
@@ -95,6 +104,7 @@ impl Engine {
             load_timeout: config.worker.load_timeout,
             probe_timeout: config.worker.probe_timeout,
             cache_dir: config.cache_dir.clone(),
+            plugins_dir: config.plugins_dir.clone(),
         });
         shared.pool.probe_all(shared.probe_timeout);
         Ok(Self { shared })
@@ -124,6 +134,22 @@ impl Engine {
     #[must_use]
     pub fn plugins(&self) -> Vec<PluginStatus> {
         self.shared.pool.status()
+    }
+
+    /// Replaces the version of a plugin under live traffic.
+    ///
+    /// # Errors
+    /// See [`SwapError`]; the old version still serves then.
+    ///
+    /// # Cancellation
+    /// The swap goes on.
+    pub async fn swap_plugin(&self, name: &str, request: SwapRequest) -> Result<SwapReport, SwapError> {
+        let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
+        let task = tokio::spawn(async move { swap::swap(&shared, &name, &request).await });
+        match task.await {
+            Ok(outcome) => outcome,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 
     /// Lifts a plugin's quarantine and forgets its crashes. Returns whether it was in quarantine; `None` when there is no

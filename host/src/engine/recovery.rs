@@ -46,7 +46,7 @@ pub struct JobStream {
 
 enum State {
     /// A worker has the job; the model stays loaded meanwhile.
-    Running(JobReceiver, Arc<Loaded>),
+    Running(Running),
     /// The worker has failed; why is not known yet.
     Lost {
         failure: BoxFuture<'static, Arc<WorkerFailure>>,
@@ -68,7 +68,22 @@ impl State {
 struct Running {
     receiver: JobReceiver,
     model: Arc<Loaded>,
-    alone: Option<OwnedMutexGuard<()>>,
+    /// Held by a job that is under suspicion: no other suspect runs beside it.
+    _alone: Option<OwnedMutexGuard<()>>,
+    /// A swap waits for it.
+    _token: TaskTrackerToken,
+}
+
+impl Running {
+    fn start(
+        model: &Arc<Loaded>,
+        request: &Request,
+        alone: Option<OwnedMutexGuard<()>>,
+    ) -> Result<Self, EngineError> {
+        let token = model.jobs.token();
+        let receiver = model.handle.submit(request)?;
+        Ok(Self { receiver, model: Arc::clone(model), _alone: alone, _token: token })
+    }
 }
 
 /// What is needed to go on elsewhere, and what has happened so far.
@@ -85,8 +100,6 @@ struct Journal {
     crashes: u32,
     /// When the worker failed, until the next token.
     failed_at: Option<Instant>,
-    /// Held by a job that is under suspicion: no other suspect runs beside it.
-    alone: Option<OwnedMutexGuard<()>>,
 }
 
 impl std::fmt::Debug for JobStream {
@@ -111,8 +124,8 @@ pub(super) fn start(
     if let Some(failure) = shared.poison.find(&entry.spec().id, &request) {
         return Err(EngineError::Poison(failure));
     }
-    let state = match model.handle.submit(&request) {
-        Ok(receiver) => State::Running(receiver, Arc::clone(model)),
+    let state = match Running::start(model, &request, None) {
+        Ok(running) => State::Running(running),
         Err(EngineError::Worker(_)) => State::lost(model),
         Err(error) => return Err(error),
     };
@@ -126,7 +139,6 @@ pub(super) fn start(
         in_vain: 0,
         crashes: 0,
         failed_at: None,
-        alone: None,
     };
     Ok(JobStream { state, journal, shared: Arc::clone(shared), _token: shared.jobs.token() })
 }
@@ -144,14 +156,12 @@ impl JobStream {
         loop {
             match &mut self.state {
                 State::Ended => return Poll::Ready(None),
-                State::Running(receiver, model) => match ready!(receiver.poll_next(context)) {
+                State::Running(running) => match ready!(running.receiver.poll_next(context)) {
                     Some(JobEvent::Failed(EngineError::Worker(_))) => {
-                        self.state = State::lost(model);
+                        self.state = State::lost(&running.model);
                     }
                     Some(event) => {
-                        if matches!(event, JobEvent::Token { .. }) {
-                            model.is_useful.store(true, Ordering::Relaxed);
-                        }
+                        running.model.note(&event);
                         self.journal.note(&event);
                         return Poll::Ready(Some(self.end_with(event)));
                     }
@@ -159,17 +169,15 @@ impl JobStream {
                 },
                 State::Lost { failure, was_useful } => {
                     let failure = ready!(failure.poll_unpin(context));
-                    self.journal.count(&failure, *was_useful);
+                    let is_new = self.shared.pool.is_on_probation(&failure.plugin);
+                    self.journal.count(&failure, *was_useful, is_new);
                     self.state = match self.journal.recover(&self.shared, &failure) {
                         Ok(moving) => State::Moving(moving),
                         Err(error) => return Poll::Ready(Some(self.end_with(JobEvent::Failed(error)))),
                     };
                 }
                 State::Moving(moving) => match ready!(moving.poll_unpin(context)) {
-                    Ok(Running { receiver, model, alone }) => {
-                        self.journal.alone = alone;
-                        self.state = State::Running(receiver, model);
-                    }
+                    Ok(running) => self.state = State::Running(running),
                     Err(EngineError::Worker(failure)) => {
                         let failure = std::future::ready(failure).boxed();
                         self.state = State::Lost { failure, was_useful: false };
@@ -184,7 +192,6 @@ impl JobStream {
     fn end_with(&mut self, event: JobEvent) -> JobEvent {
         if event.is_terminal() {
             self.state = State::Ended;
-            self.journal.alone = None;
         }
         if let JobEvent::Failed(error) = &event
             && !matches!(
@@ -221,9 +228,10 @@ impl Journal {
         }
     }
 
-    fn count(&mut self, failure: &WorkerFailure, was_useful: bool) {
+    fn count(&mut self, failure: &WorkerFailure, was_useful: bool, is_new: bool) {
         self.recoveries += 1;
-        self.crashes += u32::from(failure.cause == FailureCause::Plugin);
+        // A crash of a version that got the route a moment ago is held against the version.
+        self.crashes += u32::from(failure.cause == FailureCause::Plugin && !is_new);
         match failure.cause {
             FailureCause::Host => {}
             FailureCause::Plugin | FailureCause::Outside if was_useful => self.in_vain = 0,
@@ -237,7 +245,6 @@ impl Journal {
         shared: &Arc<Shared>,
         failure: &Arc<WorkerFailure>,
     ) -> Result<BoxFuture<'static, Result<Running, EngineError>>, EngineError> {
-        self.alone = None;
         let lost = || EngineError::Worker(Arc::clone(failure));
         if self.crashes >= CRASHES_MAX {
             shared.poison.remember(&self.entry.spec().id, &self.request, failure);
@@ -256,12 +263,14 @@ impl Journal {
         self.failed_at.get_or_insert_with(Instant::now);
         let request = self.rest()?;
         let (shared, entry) = (Arc::clone(shared), Arc::clone(&self.entry));
+        let plugin = failure.plugin.clone();
         let is_suspect = self.crashes + 1 == CRASHES_MAX;
         Ok(async move {
             let alone = if is_suspect { Some(entry.isolation().lock_owned().await) } else { None };
+            // A version that is being rolled back is not tried again.
+            shared.pool.settled(&plugin).await;
             let model = lifecycle::acquire(&shared, &entry).await?;
-            let receiver = model.handle.submit(&request)?;
-            Ok(Running { receiver, model, alone })
+            Running::start(&model, &request, alone)
         }
         .boxed())
     }

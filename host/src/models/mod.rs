@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use pajamas_plugin_api::Task;
+use pajamas_plugin_api::manifest::SelfTest;
 use serde_json::{Map, Value};
 
 pub use format::FORMATS;
@@ -55,6 +56,8 @@ pub struct ModelSpec {
     pub tasks_override: Option<Vec<Task>>,
     /// Class names by class id, if the user gave them.
     pub labels: Vec<String>,
+    /// What it must still answer before a new version of it gets the route.
+    pub golden: Vec<SelfTest>,
 }
 
 /// Something about a model or a folder that the user should mend. Other models are not affected.

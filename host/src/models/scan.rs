@@ -221,6 +221,7 @@ impl<'a> Scan<'a> {
             options: settings.options.0,
             tasks_override: settings.tasks,
             labels: settings.labels,
+            golden: settings.golden,
         });
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use pajamas_plugin_api::Task;
-use pajamas_plugin_api::manifest::is_name;
+use pajamas_plugin_api::manifest::{SelfTest, is_name};
 use serde::Deserialize;
 
 use crate::config::Options;
@@ -39,6 +39,8 @@ pub struct ModelSettings {
     pub plugin: Option<String>,
     /// Options for the load, in the words of the plugin.
     pub options: Options,
+    /// What the model must still answer before a new version of its plugin or of its file gets the route.
+    pub golden: Vec<SelfTest>,
 }
 
 /// Why settings cannot be used.

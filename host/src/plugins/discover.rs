@@ -128,6 +128,81 @@ fn locate(entry: &Path) -> Result<Option<PathBuf>, DiscoverProblem> {
     }
 }
 
+/// Why a version of a plugin cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum VersionError {
+    /// There is no folder for it.
+    #[error("plugin {plugin} has no version \"{version}\" in {dir}; there are: {available}")]
+    Missing {
+        /// The plugin.
+        plugin: String,
+        /// The version that was asked for.
+        version: String,
+        /// The plugin's folder.
+        dir: PathBuf,
+        /// The versions that are there, comma-separated.
+        available: String,
+    },
+    /// The folder holds no usable plugin.
+    #[error("plugin {plugin}: {reason}")]
+    Unusable {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The version of a plugin that `version` names, by its folder (`1.2.0+0123456789ab`) or by its manifest (`1.2.0`); without a
+/// name the one that the folder itself holds or that its `active` file points to.
+///
+/// # Errors
+/// See [`VersionError`].
+pub fn version(plugins_dir: &Path, plugin: &str, version: Option<&str>) -> Result<FoundPlugin, VersionError> {
+    let unusable = |reason: String| VersionError::Unusable { plugin: plugin.to_owned(), reason };
+    let dir = plugins_dir.join(plugin).canonicalize().map_err(|error| unusable(error.to_string()))?;
+    let located = locate(&dir).map_err(|problem| unusable(crate::error_chain(&problem)))?;
+    let read = |dir: PathBuf| Manifest::read(&dir).map(|manifest| FoundPlugin { dir, manifest });
+    let Some(wanted) = version else {
+        let dir = located.ok_or_else(|| unusable(format!("{} holds no plugin", dir.display())))?;
+        return read(dir).map_err(|error| unusable(crate::error_chain(&error)));
+    };
+    let folders = std::fs::read_dir(&dir).into_iter().flatten().take(ENTRIES_MAX);
+    let folders = folders.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let candidates = located.into_iter().chain(folders.filter(|folder| folder.join(MANIFEST_FILE).is_file()));
+    let mut available = Vec::new();
+    for found in
+        candidates.filter_map(|folder| read(folder).ok()).filter(|found| found.manifest.name == plugin)
+    {
+        let number = found.manifest.version.to_string();
+        if number == wanted || found.dir.file_name().is_some_and(|name| name == wanted) {
+            return Ok(found);
+        }
+        if !available.contains(&number) {
+            available.push(number);
+        }
+    }
+    let (plugin, version) = (plugin.to_owned(), wanted.to_owned());
+    Err(VersionError::Missing { plugin, version, dir, available: available.join(", ") })
+}
+
+/// Makes the plugin in `dir` the one that the next start finds. Nothing is to be done for a folder without versions.
+///
+/// # Errors
+/// The `active` file cannot be replaced; it is as it was before.
+pub fn activate(dir: &Path) -> std::io::Result<()> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    let pointer = parent.join(ACTIVE_FILE);
+    if !pointer.is_file() {
+        return Ok(());
+    }
+    let draft = parent.join(format!(".{ACTIVE_FILE}.{}", std::process::id()));
+    std::fs::write(&draft, format!("{name}\n"))?;
+    std::fs::rename(&draft, &pointer)
+}
+
 impl Found {
     fn add(&mut self, dir: PathBuf) {
         match Manifest::read(&dir) {
@@ -184,6 +259,36 @@ mod tests {
         assert_eq!(problems.len(), 4, "{problems:?}");
         assert!(problems.iter().any(|p| p.contains("\"../echo\"")), "{problems:?}");
         assert!(problems.iter().any(|p| p.contains("the second one is ignored")), "{problems:?}");
+    }
+
+    #[test]
+    fn versions_are_found_by_folder_and_by_number_and_one_is_active() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        put(root, "gguf/old/plugin.toml", &manifest("gguf").replace("1.0.0", "0.9.0"));
+        put(root, "gguf/1.0.0+abc/plugin.toml", &manifest("gguf"));
+        put(root, "gguf/active", "old");
+        put(root, "echo/plugin.toml", &manifest("echo"));
+        let number = |plugin: &str, wanted: Option<&str>| {
+            version(root, plugin, wanted)
+                .map(|found| found.manifest.version.to_string())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(number("gguf", None).as_deref(), Ok("0.9.0"));
+        assert_eq!(number("gguf", Some("1.0.0")).as_deref(), Ok("1.0.0"));
+        assert_eq!(number("gguf", Some("1.0.0+abc")).as_deref(), Ok("1.0.0"));
+        assert_eq!(number("echo", Some("1.0.0")).as_deref(), Ok("1.0.0"));
+        let missing = number("gguf", Some("2.0.0")).unwrap_err();
+        assert!(
+            missing.contains("\"2.0.0\"") && missing.contains("0.9.0") && missing.contains("1.0.0"),
+            "{missing}"
+        );
+        assert!(number("nobody", None).is_err());
+        activate(&version(root, "gguf", Some("1.0.0")).unwrap().dir).unwrap();
+        assert_eq!(number("gguf", None).as_deref(), Ok("1.0.0"));
+        // Nothing to point with.
+        activate(&version(root, "echo", None).unwrap().dir).unwrap();
+        assert!(!root.join("active").exists());
     }
 
     #[test]

@@ -11,4 +11,6 @@ mod transport;
 mod wire;
 pub mod worker;
 
-pub use supervisor::{CallError, JobQueue, JobReceiver, ModelHandle, StartError, Worker, WorkerOptions};
+pub use supervisor::{
+    CallError, JobQueue, JobReceiver, ModelHandle, OnEnd, StartError, Worker, WorkerOptions,
+};

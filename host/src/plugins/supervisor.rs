@@ -51,6 +51,33 @@ pub struct WorkerOptions {
     pub stall_timeout: Duration,
     /// How long a worker that has jobs may send no event of any of them before it is stopped.
     pub hang_timeout: Duration,
+    /// Told when the worker has ended, before anybody who waits for it.
+    pub on_end: OnEnd,
+}
+
+/// What is called when a worker has ended.
+#[derive(Clone, Default)]
+pub struct OnEnd(Option<Arc<Observer>>);
+
+type Observer = dyn Fn(&Arc<WorkerFailure>) + Send + Sync;
+
+impl OnEnd {
+    /// Calls `observer`, on a task of the runtime: it must not block.
+    pub fn new(observer: impl Fn(&Arc<WorkerFailure>) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(observer)))
+    }
+
+    fn tell(&self, failure: &Arc<WorkerFailure>) {
+        if let Some(observer) = &self.0 {
+            observer(failure);
+        }
+    }
+}
+
+impl std::fmt::Debug for OnEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("OnEnd").field(&self.0.is_some()).finish()
+    }
 }
 
 /// Why a worker did not start.
@@ -178,7 +205,7 @@ impl Worker {
             stop_requested: Notify::new(),
         });
         process::run(&shared, &options, theirs.into(), hello_sender).map_err(spawn)?;
-        let guard = StopOnDrop(Arc::clone(&shared));
+        let mut guard = StopOnDrop(Some(Arc::clone(&shared)));
         let sent = shared.send(&ToWorker::Hello(Hello {
             build_id: id,
             plugin: plugin.clone(),
@@ -199,7 +226,7 @@ impl Worker {
             Ok(Err(_)) => Err(StartError::Died(shared.failure().await)),
             Ok(Ok((Err(reason), _))) => Err(StartError::Refused { plugin, reason }),
             Ok(Ok((Ok(handshake), confined))) => {
-                std::mem::forget(guard);
+                guard.0 = None;
                 Ok(Self { shared, handshake, confined })
             }
         }
@@ -310,11 +337,13 @@ impl Drop for Worker {
 }
 
 /// Ends a worker whose start is abandoned.
-struct StopOnDrop(Arc<Shared>);
+struct StopOnDrop(Option<Arc<Shared>>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.stop_because("was stopped during its start".to_owned(), FailureCause::Host);
+        if let Some(shared) = &self.0 {
+            shared.stop_because("was stopped during its start".to_owned(), FailureCause::Host);
+        }
     }
 }
 

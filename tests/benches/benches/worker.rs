@@ -13,7 +13,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 use pajamas_host::engine::JobEvent;
 use pajamas_host::plugins::confine::Confinement;
-use pajamas_host::plugins::{ModelHandle, Worker, WorkerOptions};
+use pajamas_host::plugins::{ModelHandle, OnEnd, Worker, WorkerOptions};
 use pajamas_plugin_api::{LoadSpec, Manifest, Params, Part, Request, Task};
 use tokio::runtime::Runtime;
 
@@ -111,6 +111,7 @@ async fn load() -> Option<ModelHandle> {
         start_timeout: WAIT,
         stall_timeout: WAIT,
         hang_timeout: WAIT,
+        on_end: OnEnd::default(),
     };
     let worker = Arc::new(Worker::start(options).await.expect("worker"));
     let spec = LoadSpec { path: echo_model(), ..LoadSpec::default() };

@@ -19,7 +19,7 @@ use super::super::protocol::{FromWorker, ToWorker};
 use super::super::transport::receive;
 use super::super::wire::Decoder;
 use super::super::worker::{self, Host};
-use super::{Shared, WorkerOptions, place};
+use super::{OnEnd, Shared, WorkerOptions, place};
 use crate::engine::{FailureCause, WorkerFailure};
 
 /// How long a worker may take to end after its connection closed, before it is killed.
@@ -48,7 +48,7 @@ pub(super) fn run(
     };
     tokio::spawn(flush(Arc::clone(shared)));
     tokio::spawn(watch(Arc::clone(shared)));
-    tokio::spawn(keep(Arc::clone(shared), body, last_lines, hello));
+    tokio::spawn(keep(Arc::clone(shared), body, last_lines, hello, options.on_end.clone()));
     Ok(())
 }
 
@@ -85,7 +85,13 @@ fn spawn(options: &WorkerOptions, theirs: OwnedFd, last_lines: &LastLines) -> io
 }
 
 /// Reads frames until the connection closes or the worker is to stop, then ends it and tells everyone.
-async fn keep(shared: Arc<Shared>, body: Body, last_lines: LastLines, hello: oneshot::Sender<HelloAnswer>) {
+async fn keep(
+    shared: Arc<Shared>,
+    body: Body,
+    last_lines: LastLines,
+    hello: oneshot::Sender<HelloAnswer>,
+    on_end: OnEnd,
+) {
     tokio::select! {
         () = read(&shared, hello) => {}
         () = shared.stop_requested.notified() => {}
@@ -114,6 +120,7 @@ async fn keep(shared: Arc<Shared>, body: Body, last_lines: LastLines, hello: one
     } else {
         tracing::error!("{failure}");
     }
+    on_end.tell(&failure);
     // Before the jobs are told: those that go on elsewhere must not find this worker alive.
     shared.ended.send_replace(Some(Arc::clone(&failure)));
     shared.jobs.fail_all(&failure);
