@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 mod connections;
 pub mod engine;
+pub mod keys;
 pub mod models;
 pub mod plugins;
 mod serve;
@@ -17,7 +18,7 @@ pub mod text;
 
 use std::error::Error;
 
-pub use serve::{serve, serve_engine};
+pub use serve::{ServeError, serve, serve_engine};
 
 /// An error and its sources in one line, for the log.
 #[must_use]

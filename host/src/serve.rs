@@ -1,6 +1,7 @@
 //! The server: an engine behind a listener, until a shutdown signal and the end of running requests.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
@@ -10,12 +11,24 @@ use crate::api::{ApiState, Limits, router};
 use crate::config::Config;
 use crate::connections;
 use crate::engine::{Engine, StartError};
+use crate::keys::{KeyError, Keyring};
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The engine did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+}
 
 /// Serves on `listener` until `shutdown` resolves, then refuses new requests, lets running ones finish for at most
 /// the configured drain time, and ends all workers.
 ///
 /// # Errors
-/// The engine did not start: see [`StartError`].
+/// See [`ServeError`].
 ///
 /// # Cancellation
 /// Dropping the future cuts running requests off; workers end all the same.
@@ -23,15 +36,17 @@ pub async fn serve(
     config: Config,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), StartError> {
+) -> Result<(), ServeError> {
     let engine = Engine::start(&config)?;
-    serve_engine(engine, &config, listener, shutdown).await;
+    let keys = Keyring::open(config.keys_file.clone())?;
+    serve_engine(engine, keys, &config, listener, shutdown).await;
     Ok(())
 }
 
-/// As [`serve`], with an engine that has been started before.
+/// As [`serve`], with an engine that has been started and keys that have been read before.
 pub async fn serve_engine(
     engine: Engine,
+    keys: Keyring,
     config: &Config,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -41,7 +56,7 @@ pub async fn serve_engine(
         body_bytes: config.limits.body_bytes,
         deadline_ms: u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX),
     };
-    let state = ApiState { engine: engine.clone(), limits, started: Instant::now() };
+    let state = ApiState { engine: engine.clone(), limits, keys: Arc::new(keys), started: Instant::now() };
     let (stopping, stop_seen) = oneshot::channel();
     let closing = engine.clone();
     let shutdown = async move {

@@ -175,8 +175,16 @@ impl Setup {
             command.arg("--models").arg(model);
         }
         command.env("PAJAMAS_CACHE_DIR", self.dir.path().join("cache"));
+        command.env("PAJAMAS_KEYS_FILE", self.dir.path().join("keys.toml"));
         command.current_dir(self.dir.path());
         command
+    }
+
+    /// Makes an API key with these arguments and returns it.
+    pub fn key(&self, args: &[&str]) -> String {
+        let made = self.run(&[&["keys", "create"], args].concat());
+        assert_eq!(made.code, Some(0), "{made:?}");
+        made.stdout.trim().to_owned()
     }
 
     /// Runs a command to its end.
@@ -286,6 +294,11 @@ impl Answer {
 }
 
 impl Host {
+    /// Runs a command beside the host, to its end.
+    pub fn run(&self, subcommand: &[&str]) -> Finished {
+        self.setup.run(subcommand)
+    }
+
     /// A path in the temporary folder.
     pub fn path(&self, path: &str) -> PathBuf {
         self.setup.dir.path().join(path)
@@ -315,6 +328,13 @@ impl Host {
         let response =
             self.client.post(format!("{}{path}", self.url)).json(body).timeout(PATIENCE).send().await;
         Self::answer(response.expect("answer")).await
+    }
+
+    /// As [`Host::post`], with headers.
+    pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> reqwest::Response {
+        let request = self.client.post(format!("{}{path}", self.url)).json(body).timeout(PATIENCE);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.send().await.expect("answer")
     }
 
     pub async fn get(&self, path: &str) -> Answer {

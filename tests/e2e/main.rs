@@ -18,12 +18,16 @@ mod cli;
 mod faults;
 /// The gguf plugin with a real model: determinism, constrained output, cancellation without leaks.
 mod gguf;
+/// API keys: made, used up, revoked.
+mod keys;
 /// Start, shutdown, load and unload, orphans, plugins in C.
 mod lifecycle;
 /// The official `openai` client for Python.
 mod openai_client;
 /// Workers that die or hang under their jobs: streams that go on, poison, quarantine.
 mod recovery;
+/// Queues, fairness, deadlines, overload.
+mod scheduling;
 /// Streams of chats, read event by event.
 mod stream;
 /// New versions of plugins under live traffic: nothing fails, bad versions do not stay, nothing grows.

@@ -7,15 +7,18 @@ use std::time::Instant;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
-use super::limits::REQUEST_ID_BYTES_MAX;
+use super::error::ApiError;
+use super::limits::{Limits, REQUEST_ID_BYTES_MAX};
+use crate::keys::Account;
 
 /// The status of a request whose client went away before there was an answer; nginx's invention.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 /// Asked every few seconds by whatever supervises the server: of interest only to those who look for it.
 const PROBES: [&str; 3] = ["/health", "/live", "/ready"];
 
@@ -33,6 +36,10 @@ pub(super) struct AccessRecord {
     /// Whether a stream has begun and not come to its end.
     streaming: AtomicBool,
     model: OnceLock<String>,
+    /// Whose request it is; pays for its tokens.
+    account: OnceLock<Arc<Account>>,
+    /// How long the client wants to wait, in milliseconds.
+    timeout_ms: Option<u64>,
     prompt_tokens: AtomicU64,
     completion_tokens: AtomicU64,
 }
@@ -42,12 +49,36 @@ pub(super) async fn record(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let path = request.uri().path();
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method = %request.method(), path);
-    let record = Arc::new(AccessRecord::new(span.clone(), PROBES.contains(&path)));
+    let mut record = AccessRecord::new(span.clone(), is_probe(path));
+    let timeout_ms = match timeout_ms(request.headers()) {
+        Ok(timeout_ms) => timeout_ms,
+        Err(error) => return with_id(error.into_response(), id),
+    };
+    record.timeout_ms = timeout_ms;
+    let record = Arc::new(record);
     request.extensions_mut().insert(record.clone());
-    let mut response = next.run(request).instrument(span).await;
+    let response = next.run(request).instrument(span).await;
     record.status.store(response.status().as_u16(), Ordering::Relaxed);
+    with_id(response, id)
+}
+
+fn with_id(mut response: Response, id: HeaderValue) -> Response {
     response.headers_mut().insert(REQUEST_ID, id);
     response
+}
+
+/// How long the client wants to wait: `X-Request-Timeout`, in seconds as for Envoy and others, fractions allowed.
+fn timeout_ms(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(value) = headers.get(REQUEST_TIMEOUT) else { return Ok(None) };
+    let seconds = value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
+    let seconds = seconds.filter(|seconds| *seconds > 0.0 && seconds.is_finite());
+    let problem = || ApiError::invalid("x-request-timeout", "expected a number of seconds above 0");
+    Ok(Some((seconds.ok_or_else(problem)? * 1000.0).ceil() as u64))
+}
+
+/// Whether the path only tells that the server is there.
+pub(super) fn is_probe(path: &str) -> bool {
+    PROBES.contains(&path)
 }
 
 impl AccessRecord {
@@ -59,6 +90,8 @@ impl AccessRecord {
             status: AtomicU16::new(0),
             streaming: AtomicBool::new(false),
             model: OnceLock::new(),
+            account: OnceLock::new(),
+            timeout_ms: None,
             prompt_tokens: AtomicU64::new(0),
             completion_tokens: AtomicU64::new(0),
         }
@@ -71,6 +104,20 @@ impl AccessRecord {
 
     pub(super) fn set_model(&self, name: &str) {
         self.model.get_or_init(|| name.to_owned());
+    }
+
+    pub(super) fn set_account(&self, account: Arc<Account>) {
+        self.account.get_or_init(|| account);
+    }
+
+    /// How long the request may take: what the client says, up to what the operator does.
+    pub(super) fn deadline_ms(&self, limits: Limits) -> u64 {
+        self.timeout_ms.unwrap_or(u64::MAX).min(limits.deadline_ms)
+    }
+
+    /// Whose turn it is when requests wait: the key, or nobody's.
+    pub(super) fn caller(&self) -> &str {
+        self.account.get().map_or("", |account| account.id())
     }
 
     pub(super) fn add_prompt_tokens(&self, count: u32) {
@@ -102,7 +149,14 @@ impl Drop for AccessRecord {
         let model = self.model.get();
         let prompt_tokens = *self.prompt_tokens.get_mut();
         let completion_tokens = *self.completion_tokens.get_mut();
-        tracing::info!(parent: &self.span, status, ms, model, prompt_tokens, completion_tokens, aborted, "request");
+        let account = self.account.get();
+        if let Some(account) = account {
+            account.spend_tokens(prompt_tokens + completion_tokens);
+        }
+        let key = account.map(|account| account.id());
+        tracing::info!(
+            parent: &self.span, status, ms, model, key, prompt_tokens, completion_tokens, aborted, "request"
+        );
     }
 }
 

@@ -183,6 +183,9 @@ pub(super) struct AdminModel {
     /// Why loading failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Requests that run, and requests that wait for their turn.
+    running: usize,
+    waiting: usize,
     plugin: Option<String>,
     size_bytes: u64,
     info: Option<Arc<ModelInfo>>,
@@ -203,6 +206,8 @@ impl AdminModel {
             format: status.format,
             path: status.path,
             tasks: status.tasks,
+            running: status.running,
+            waiting: status.waiting,
             plugin: status.plugin,
             size_bytes: status.size_bytes,
             info: status.info,

@@ -43,7 +43,7 @@ pub(super) async fn create(
     let format = CompletionFormat::new(meta, &spec);
     let streams = spec.generate.stream.is_some();
     let prompts = spec.prompts.into_iter().map(|prompt| vec![prompt.into_part(true)]).collect();
-    let jobs = generation::submit(&model, &spec.generate, prompts, state.limits.deadline_ms)?;
+    let jobs = generation::submit(&model, &spec.generate, prompts, state.limits, &record)?;
     let decoder = || Decoder::new(spec.generate.stops.clone(), None, format.logprobs);
     let jobs = jobs.into_iter().map(|job| (job, decoder())).collect();
     Generation::new(jobs, record).respond(streams, format).await

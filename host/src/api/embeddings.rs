@@ -35,12 +35,13 @@ pub(super) async fn create(
     drop(body);
     let model = meta::acquire(&state, &record, &spec.model, &Task::Embed).await?;
     let count = spec.inputs.len();
-    let job = model.submit(Request {
+    let request = Request {
         task: Task::Embed,
         params: json::params(&EmbedParams::default())?,
         parts: spec.inputs.into_iter().map(|input| input.into_part(false)).collect(),
-        deadline_ms: Some(state.limits.deadline_ms),
-    })?;
+        deadline_ms: Some(record.deadline_ms(state.limits)),
+    };
+    let job = model.submit(request, record.caller())?;
     let (vectors, usage) = collect(job, count).await?;
     record.add_prompt_tokens(usage.prompt_tokens);
     let vectors = vectors.into_iter().map(|vector| resize(vector, spec.dimensions));

@@ -10,6 +10,7 @@ use pajamas_plugin_api::ErrorKind;
 use serde::Serialize;
 
 use crate::engine::EngineError;
+use crate::keys::Refusal;
 
 /// An answer that is an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +22,8 @@ pub(super) struct ApiError {
     param: Option<String>,
     message: String,
     retryable: bool,
+    /// Seconds until it is of use to ask again, where that is known.
+    retry_after_s: Option<u64>,
 }
 
 /// OpenAI's `type` of an error.
@@ -32,6 +35,10 @@ pub(super) enum Category {
     NotFound,
     #[serde(rename = "permission_error")]
     Permission,
+    #[serde(rename = "authentication_error")]
+    Authentication,
+    #[serde(rename = "rate_limit_error")]
+    RateLimit,
     #[serde(rename = "overloaded_error")]
     Overloaded,
     #[serde(rename = "server_error")]
@@ -96,7 +103,15 @@ impl ApiError {
         code: &'static str,
         message: impl Into<String>,
     ) -> Self {
-        Self { status, category, code, param: None, message: message.into(), retryable: false }
+        Self {
+            status,
+            category,
+            code,
+            param: None,
+            message: message.into(),
+            retryable: false,
+            retry_after_s: None,
+        }
     }
 
     /// The body, as an answer or as the last event of a stream.
@@ -139,7 +154,12 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
         self.log();
         let mut response = (self.status, Json(self.body())).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE && self.retryable {
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        } else if self.status == StatusCode::SERVICE_UNAVAILABLE && self.retryable {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S);
         }
         if self.status.is_server_error() {
@@ -170,6 +190,7 @@ impl From<EngineError> for ApiError {
             EngineError::Quarantined { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Server, "plugin_quarantined")
             }
+            EngineError::QueueFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, Overloaded, "overloaded"),
             EngineError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, Overloaded, "shutting_down"),
             EngineError::Plugin(error) => by_kind(error.kind()),
             EngineError::Load { error, .. } => match by_kind(error.kind()) {
@@ -184,6 +205,23 @@ impl From<EngineError> for ApiError {
             retryable: error.is_retryable(),
             ..Self::new(status, category, code, error.to_string())
         }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        use Category::{Authentication, Permission, RateLimit};
+        let (status, category, code, retry_after_s) = match &refusal {
+            Refusal::Missing | Refusal::Unknown => {
+                (StatusCode::UNAUTHORIZED, Authentication, "invalid_api_key", None)
+            }
+            Refusal::Scope { .. } => (StatusCode::FORBIDDEN, Permission, "insufficient_scope", None),
+            Refusal::TooMuch { retry_after_s, .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, RateLimit, "rate_limit_exceeded", Some(*retry_after_s))
+            }
+        };
+        let retryable = retry_after_s.is_some();
+        Self { retryable, retry_after_s, ..Self::new(status, category, code, refusal.to_string()) }
     }
 }
 
@@ -261,6 +299,7 @@ mod tests {
             ),
             (EngineError::NoPlugin { model: "m".into(), reasons: "none".into() }, 503, "no_plugin", false),
             (EngineError::ShuttingDown, 503, "shutting_down", true),
+            (EngineError::QueueFull { model: "m".into(), waiting: 9 }, 503, "overloaded", true),
             (EngineError::Worker(failure()), 502, "worker_failed", true),
             (EngineError::Poison(failure()), 400, "poison_request", false),
             (

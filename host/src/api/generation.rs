@@ -15,6 +15,7 @@ use super::access::AccessRecord;
 use super::decoder::{Decoder, FinishReason, Update};
 use super::error::ApiError;
 use super::json;
+use super::limits::Limits;
 use super::logprobs::TokenInfo;
 use super::params::GenerateSpec;
 use super::sse::{self, WriteEvents};
@@ -96,7 +97,8 @@ pub(super) fn submit(
     model: &LoadedModel,
     spec: &GenerateSpec,
     prompts: Vec<Vec<Part>>,
-    deadline_ms: u64,
+    limits: Limits,
+    record: &AccessRecord,
 ) -> Result<Vec<JobStream>, ApiError> {
     let mut jobs = Vec::with_capacity(prompts.len() * spec.n as usize);
     for parts in prompts {
@@ -104,9 +106,9 @@ pub(super) fn submit(
             let params =
                 GenerateParams { seed: spec.params.seed.wrapping_add(answer.into()), ..spec.params.clone() };
             let params = json::params(&params)?;
-            let deadline_ms = Some(deadline_ms);
+            let deadline_ms = Some(record.deadline_ms(limits));
             let request = Request { task: Task::Generate, params, parts: parts.clone(), deadline_ms };
-            jobs.push(model.submit(request)?);
+            jobs.push(model.submit(request, record.caller())?);
         }
     }
     Ok(jobs)

@@ -9,6 +9,7 @@
 
 mod access;
 mod admin;
+mod auth;
 mod chat;
 mod completions;
 mod decoder;
@@ -28,6 +29,7 @@ mod sse;
 #[cfg(test)]
 mod testing;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -36,6 +38,7 @@ use axum::routing::{MethodRouter, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::engine::Engine;
+use crate::keys::Keyring;
 
 pub use limits::Limits;
 
@@ -46,6 +49,8 @@ pub struct ApiState {
     pub engine: Engine,
     /// Bounds that the operator sets.
     pub limits: Limits,
+    /// Who may ask.
+    pub keys: Arc<Keyring>,
     /// When the server started.
     pub started: Instant,
 }
@@ -55,15 +60,19 @@ pub struct ApiState {
 pub fn router(state: ApiState) -> Router {
     let routes =
         routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
-    surround(routes, state.limits).with_state(state)
+    surround(routes, state.limits, Arc::clone(&state.keys)).with_state(state)
 }
 
 /// Adds what all routes have in common.
-fn surround<S: Clone + Send + Sync + 'static>(routes: Router<S>, limits: Limits) -> Router<S> {
+fn surround<S>(routes: Router<S>, limits: Limits, keys: Arc<Keyring>) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
     routes
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(limits.body_bytes))
+        .layer(axum::middleware::from_fn_with_state(keys, auth::check))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(axum::middleware::from_fn(access::record))
 }

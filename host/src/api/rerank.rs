@@ -33,12 +33,13 @@ pub(super) async fn create(
     drop(body);
     let model = meta::acquire(&state, &record, &spec.model, &Task::Rerank).await?;
     let texts = std::iter::once(&spec.query).chain(&spec.documents);
-    let job = model.submit(Request {
+    let request = Request {
         task: Task::Rerank,
         params: Params::default(),
         parts: texts.map(Part::text).collect(),
-        deadline_ms: Some(state.limits.deadline_ms),
-    })?;
+        deadline_ms: Some(record.deadline_ms(state.limits)),
+    };
+    let job = model.submit(request, record.caller())?;
     let (scores, usage) = collect(job, spec.documents.len()).await?;
     record.add_prompt_tokens(usage.prompt_tokens);
     Ok(Json(Document::new(spec, &scores, usage)))

@@ -21,7 +21,8 @@ fn app() -> Router {
         panic!("secret");
     }
     let routes = Router::new().route("/echo", post(echo)).route("/fail", get(fail));
-    surround(routes, Limits { body_bytes: 64, ..Limits::default() })
+    let keys = Keyring::open(None).unwrap();
+    surround(routes, Limits { body_bytes: 64, ..Limits::default() }, Arc::new(keys))
 }
 
 fn send(request: Request) -> Response {

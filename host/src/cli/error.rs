@@ -11,6 +11,7 @@ use super::exit::Exit;
 use crate::chat::TemplateError;
 use crate::config::ConfigError;
 use crate::engine::{EngineError, StartError};
+use crate::keys::KeyError;
 use crate::telemetry::TelemetryError;
 
 /// Why a command did not do what it was asked to.
@@ -28,6 +29,9 @@ pub enum Error {
     /// The engine did not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The API keys cannot be read or changed.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// A model could not do its work.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -119,6 +123,10 @@ impl Error {
             Self::UnknownModel { .. } | Self::Manifest(ManifestError::Read { .. }) => Exit::NoInput,
             Self::NotAModel { .. } | Self::Manifest(_) => Exit::BadData,
             Self::PortInUse { .. } | Self::Listen { .. } | Self::Unreachable { .. } => Exit::Unavailable,
+            Self::Keys(KeyError::Unknown { .. }) => Exit::NoInput,
+            Self::Keys(KeyError::Name) => Exit::Usage,
+            Self::Keys(KeyError::Parse { .. } | KeyError::TooLarge { .. }) => Exit::BadData,
+            Self::Keys(_) => Exit::Io,
             Self::Host { .. } => Exit::Failure,
             Self::Input(_) | Self::Output(_) | Self::System { .. } => Exit::Io,
             Self::Interrupted => Exit::Interrupted,
@@ -163,7 +171,9 @@ fn engine_exit(error: &EngineError) -> Exit {
     match error {
         EngineError::UnknownModel { .. } => Exit::NoInput,
         EngineError::UnsupportedTask { .. } => Exit::Usage,
-        EngineError::NoPlugin { .. } | EngineError::Quarantined { .. } => Exit::Unavailable,
+        EngineError::NoPlugin { .. } | EngineError::Quarantined { .. } | EngineError::QueueFull { .. } => {
+            Exit::Unavailable
+        }
         EngineError::Load { error, .. } | EngineError::Plugin(error) => plugin_exit(error.kind()),
         EngineError::Worker(_) | EngineError::Poison(_) => Exit::Internal,
         EngineError::ShuttingDown => Exit::Interrupted,

@@ -7,6 +7,7 @@ mod check_case;
 mod completions;
 mod error;
 mod exit;
+mod keys;
 mod man;
 mod models_inspect;
 mod models_list;
@@ -97,6 +98,9 @@ enum ConfiguredCommand {
     /// See which models are there
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// See what a running host has loaded, and what it does
     Ps(remote::HostArgs),
 }
@@ -215,6 +219,7 @@ impl Configured {
             }
             ConfiguredCommand::Plugins(PluginsCommand::Swap(args)) => remote::swap(&config, &args, json)?,
             ConfiguredCommand::Plugins(PluginsCommand::Reset(args)) => remote::reset(&config, &args, json)?,
+            ConfiguredCommand::Keys(command) => keys::run(&config, &command, json)?,
             ConfiguredCommand::Ps(args) => remote::ps(&config, &args, json)?,
             ConfiguredCommand::Models(ModelsCommand::List) => models_list::run(&config, json)?,
             ConfiguredCommand::Models(ModelsCommand::Inspect(args)) => {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::print::{Printer, bytes};
 use super::{Error, block_on};
-use crate::config::Config;
+use crate::config::{Config, KEY_VARIABLE};
 use crate::engine::SwapMode;
 
 /// Which host.
@@ -16,6 +16,9 @@ pub(super) struct HostArgs {
     /// The running host [default: the configured address]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// A key with the scope "admin", where the host asks for one
+    #[arg(long, value_name = "KEY", env = KEY_VARIABLE, hide_env_values = true)]
+    key: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -112,7 +115,7 @@ pub(super) fn ps(config: &Config, args: &HostArgs, json: bool) -> Result<(), Err
             (Some(busy), Some(total)) => format!("{busy}/{total}"),
             _ => "-".to_owned(),
         };
-        let waiting = stats["jobs_waiting"].as_u64().map_or_else(|| "-".to_owned(), |jobs| jobs.to_string());
+        let waiting = model["waiting"].as_u64().unwrap_or_default().to_string();
         let memory = if memory == 0 { "-".to_owned() } else { bytes(memory) };
         let problem = model["error"].as_str().unwrap_or_default().to_owned();
         [text("id"), text("state"), text("plugin"), memory, slots, waiting, problem]
@@ -129,6 +132,10 @@ async fn call(config: &Config, host: &HostArgs, path: &str, body: Option<Value>)
     let request = match body {
         Some(body) => client.post(&url).json(&body),
         None => client.get(&url),
+    };
+    let request = match &host.key {
+        Some(key) => request.bearer_auth(key),
+        None => request,
     };
     let unreachable = |source| Error::Unreachable { url: url.clone(), source };
     let response = request.send().await.map_err(unreachable)?;

@@ -9,6 +9,7 @@ use super::print::Printer;
 use super::{Error, block_on};
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::keys::Keyring;
 use crate::serve_engine;
 use crate::shutdown::Shutdown;
 
@@ -19,9 +20,10 @@ pub(super) fn run(config: Config) -> Result<(), Error> {
         let listener = listen(config.listen).await?;
         let address =
             listener.local_addr().map_err(|source| Error::Listen { listen: config.listen, source })?;
+        let keys = Keyring::open(config.keys_file.clone())?;
         let engine = Engine::start(&config)?;
         Printer::stdout().line(format_args!("listening on http://{address}"))?;
-        serve_engine(engine, &config, listener, shutdown).await;
+        serve_engine(engine, keys, &config, listener, shutdown).await;
         Ok(())
     })
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::keys::KeyFile;
+
 pub use field::{FIELDS, Field};
 pub use options::Options;
 pub use raw::{RawConfig, RawLimits, RawLog, RawPlugin, RawWorker};
@@ -26,6 +28,8 @@ pub use value::{BODY_BYTES_MAX, BodyBytes, Listen, LogFilter, LogFormat, MILLIS_
 pub const CONFIG_FILE: &str = "pajamas.toml";
 /// The variable that names the configuration file when no flag does.
 pub const CONFIG_VARIABLE: &str = "PAJAMAS_CONFIG";
+/// The variable with the key that commands send to a running host.
+pub const KEY_VARIABLE: &str = "PAJAMAS_KEY";
 /// Largest configuration file that is read, in bytes; a larger one is refused.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -42,6 +46,8 @@ pub struct Config {
     pub models_dirs: Vec<PathBuf>,
     /// Folder for what can be made again: probe results, and each plugin's own cache.
     pub cache_dir: PathBuf,
+    /// The API keys; `None` when the user has no home and named no file. Without a key in it, nobody is asked for one.
+    pub keys_file: Option<PathBuf>,
     /// Whether plugins run inside this process, where their faults are the host's too; for debuggers.
     pub in_process: bool,
     /// How long running requests may go on after the host was told to stop.
@@ -72,6 +78,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Connections at the same time; a further one waits until another has ended.
     pub connections: usize,
+    /// Requests that may wait for one model; one more is refused with status 503.
+    pub queue: usize,
     /// The longest that one request may take once its model is loaded; it is ended with status 504.
     pub request_timeout: Duration,
 }
@@ -173,8 +181,8 @@ pub enum ConfigError {
     },
     /// The address can be reached from other machines.
     #[error(
-        "refusing to listen on {listen}, where other machines could use this server without a key; \
-         listen on 127.0.0.1, or pass --insecure if that is what you want"
+        "refusing to listen on {listen}, where other machines could use this server without a key: \
+         make one with `pajamas-host keys create NAME`, listen on 127.0.0.1, or pass --insecure"
     )]
     Exposed {
         /// The address.
@@ -224,7 +232,12 @@ impl Config {
         };
         let listen = raw.listen.unwrap_or_default().0;
         let insecure = raw.insecure.unwrap_or(false);
-        if !insecure && !listen.ip().to_canonical().is_loopback() {
+        let keys_file = raw.keys_file.map(|path| surroundings.absolute(&path));
+        let keys_file = keys_file.or_else(|| folders.map(|folders| folders.config.join("keys.toml")));
+        // A file that cannot be read is reported when the server reads it, which is before it listens.
+        let read = |path: &PathBuf| KeyFile::read(path).is_ok_and(|file| !file.keys.is_empty());
+        let has_keys = keys_file.as_ref().is_some_and(read);
+        if !insecure && !has_keys && !listen.ip().to_canonical().is_loopback() {
             return Err(ConfigError::Exposed { listen });
         }
         Ok(Self {
@@ -233,6 +246,7 @@ impl Config {
             plugins_dir: folder("plugins_dir", raw.plugins_dir, |folders| folders.data.join("plugins"))?,
             models_dirs,
             cache_dir: folder("cache_dir", raw.cache_dir, |folders| folders.cache.clone())?,
+            keys_file,
             in_process: raw.in_process.unwrap_or(false),
             drain_timeout: millis(raw.drain_timeout_ms, 30_000),
             log: LogConfig {
@@ -240,6 +254,7 @@ impl Config {
                 format: raw.log.format.unwrap_or_default(),
             },
             limits: Limits {
+                queue: raw.limits.queue.unwrap_or_default().0,
                 body_bytes: raw.limits.body_bytes.unwrap_or_default().0,
                 connections: raw.limits.connections.unwrap_or_default().0,
                 request_timeout: millis(raw.limits.request_timeout_ms, 3_600_000),

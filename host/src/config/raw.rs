@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::value::{BodyBytes, Connections, Listen, LogFilter, LogFormat, Millis, PluginName};
+use super::value::{BodyBytes, Connections, Listen, LogFilter, LogFormat, Millis, PluginName, Queue};
 use super::{CONFIG_BYTES_MAX, ConfigError, Options, PluginConfig};
 
 /// One layer of the configuration. [`super::Config`] has the meaning of the fields.
@@ -23,6 +23,8 @@ pub struct RawConfig {
     pub models_dirs: Option<Vec<PathBuf>>,
     /// Folder of the cache.
     pub cache_dir: Option<PathBuf>,
+    /// The API keys.
+    pub keys_file: Option<PathBuf>,
     /// Runs plugins inside the host.
     pub in_process: Option<bool>,
     /// Patience with running requests at the end.
@@ -55,6 +57,8 @@ pub struct RawLimits {
     pub body_bytes: Option<BodyBytes>,
     /// Connections at the same time.
     pub connections: Option<Connections>,
+    /// Requests that may wait for one model.
+    pub queue: Option<Queue>,
     /// The longest that one request may take.
     pub request_timeout_ms: Option<Millis>,
 }
@@ -114,12 +118,14 @@ impl RawConfig {
             plugins_dir: self.plugins_dir.or(lower.plugins_dir),
             models_dirs: self.models_dirs.or(lower.models_dirs),
             cache_dir: self.cache_dir.or(lower.cache_dir),
+            keys_file: self.keys_file.or(lower.keys_file),
             in_process: self.in_process.or(lower.in_process),
             drain_timeout_ms: self.drain_timeout_ms.or(lower.drain_timeout_ms),
             log: RawLog { level: log.level.or(lower.log.level), format: log.format.or(lower.log.format) },
             limits: RawLimits {
                 body_bytes: limits.body_bytes.or(lower.limits.body_bytes),
                 connections: limits.connections.or(lower.limits.connections),
+                queue: limits.queue.or(lower.limits.queue),
                 request_timeout_ms: limits.request_timeout_ms.or(lower.limits.request_timeout_ms),
             },
             worker: RawWorker {
@@ -135,7 +141,8 @@ impl RawConfig {
 
     fn move_paths_to(&mut self, folder: &Path) {
         let folders = self.models_dirs.iter_mut().flatten();
-        for path in folders.chain(&mut self.plugins_dir).chain(&mut self.cache_dir) {
+        for path in folders.chain(&mut self.plugins_dir).chain(&mut self.cache_dir).chain(&mut self.keys_file)
+        {
             // Joining an absolute path gives that path.
             *path = folder.join(&*path);
         }

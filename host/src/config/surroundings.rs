@@ -9,7 +9,7 @@ use directories::ProjectDirs;
 use serde::Deserialize;
 
 use super::field::{FIELDS, Field, Kind};
-use super::{CONFIG_FILE, CONFIG_VARIABLE, ConfigError, RawConfig};
+use super::{CONFIG_FILE, CONFIG_VARIABLE, ConfigError, KEY_VARIABLE, RawConfig};
 
 /// Begins the name of every variable that the host reads.
 const PREFIX: &str = "PAJAMAS_";
@@ -96,8 +96,10 @@ impl Surroundings {
 
     /// Variables that begin like the host's but are none.
     pub(super) fn unknown_variables(&self) -> Vec<String> {
-        let is_known =
-            |name: &str| name == CONFIG_VARIABLE || FIELDS.iter().any(|field| field.variable() == name);
+        let is_known = |name: &str| {
+            [CONFIG_VARIABLE, KEY_VARIABLE].contains(&name)
+                || FIELDS.iter().any(|field| field.variable() == name)
+        };
         let names = self.variables.keys();
         names.filter(|name| !name.starts_with(TEST_PREFIX) && !is_known(name)).cloned().collect()
     }

@@ -73,6 +73,7 @@ fn without_any_layer_the_defaults_hold() {
     assert_eq!(config.plugins_dir, user.home.path().join("data/plugins"));
     assert_eq!(config.models_dirs, [user.home.path().join("data/models")]);
     assert_eq!(config.cache_dir, user.home.path().join("cache"));
+    assert_eq!(config.keys_file, Some(user.home.path().join("config/keys.toml")));
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.log, LogConfig { filter: LogFilter::default(), format: LogFormat::Human });
     assert_eq!(config.limits.body_bytes, 32 << 20);
@@ -103,12 +104,14 @@ fn every_variable_reaches_its_field() {
         ("PAJAMAS_PLUGINS_DIR", "/p"),
         ("PAJAMAS_MODELS_DIRS", "/m:/n"),
         ("PAJAMAS_CACHE_DIR", "/c"),
+        ("PAJAMAS_KEYS_FILE", "/k"),
         ("PAJAMAS_IN_PROCESS", "1"),
         ("PAJAMAS_DRAIN_TIMEOUT_MS", "1"),
         ("PAJAMAS_LOG_LEVEL", "trace"),
         ("PAJAMAS_LOG_FORMAT", "json"),
         ("PAJAMAS_LIMITS_BODY_BYTES", "2"),
         ("PAJAMAS_LIMITS_CONNECTIONS", "7"),
+        ("PAJAMAS_LIMITS_QUEUE", "10"),
         ("PAJAMAS_LIMITS_REQUEST_TIMEOUT_MS", "8"),
         ("PAJAMAS_WORKER_START_TIMEOUT_MS", "3"),
         ("PAJAMAS_WORKER_PROBE_TIMEOUT_MS", "4"),
@@ -128,10 +131,11 @@ fn every_variable_reaches_its_field() {
         plugins_dir: "/p".into(),
         models_dirs: vec!["/m".into(), "/n".into()],
         cache_dir: "/c".into(),
+        keys_file: Some("/k".into()),
         in_process: true,
         drain_timeout: ms(1),
         log: LogConfig { filter: "trace".parse().unwrap(), format: LogFormat::Json },
-        limits: Limits { body_bytes: 2, connections: 7, request_timeout: ms(8) },
+        limits: Limits { body_bytes: 2, connections: 7, queue: 10, request_timeout: ms(8) },
         worker: WorkerConfig {
             start_timeout: ms(3),
             probe_timeout: ms(4),

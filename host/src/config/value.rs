@@ -10,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 
 /// The longest time that can be configured, in milliseconds: a day.
 pub const MILLIS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// The largest bound on the requests that wait for one model.
+pub(super) const QUEUE_MAX: usize = 1 << 16;
 /// The largest bound on the number of connections.
 pub(super) const CONNECTIONS_MAX: usize = 1 << 16;
 /// The largest bound on a request's body, in bytes.
@@ -59,6 +61,16 @@ pub struct Connections(pub usize);
 impl Default for Connections {
     fn default() -> Self {
         Self(512)
+    }
+}
+
+/// Requests that may wait for one model, from 0 to [`QUEUE_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue(pub usize);
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self(256)
     }
 }
 
@@ -163,6 +175,16 @@ impl<'de> Deserialize<'de> for Connections {
             .filter(|number| (1..=CONNECTIONS_MAX).contains(number))
             .map(Self)
             .ok_or_else(|| D::Error::custom(format_args!("expected a number from 1 to {CONNECTIONS_MAX}")))
+    }
+}
+
+impl<'de> Deserialize<'de> for Queue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = usize::deserialize(deserializer).ok();
+        number
+            .filter(|number| *number <= QUEUE_MAX)
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format_args!("expected a number from 0 to {QUEUE_MAX}")))
     }
 }
 

@@ -54,6 +54,14 @@ pub enum EngineError {
         "this request is refused, because it ended the plugin's process {CRASHES_MAX} times; the last time, {0}"
     )]
     Poison(Arc<WorkerFailure>),
+    /// So many requests wait for the model that another one would wait too long.
+    #[error("{waiting} requests wait for the model \"{model}\" already: try again later")]
+    QueueFull {
+        /// The model.
+        model: String,
+        /// How many wait.
+        waiting: usize,
+    },
     /// The plugin crashed too often.
     #[error("plugin {plugin} is quarantined, {reason}: POST /admin/plugins/{plugin}/reset lifts it")]
     Quarantined {
@@ -85,7 +93,7 @@ impl EngineError {
             Self::Load { error, .. } | Self::Plugin(error) => {
                 matches!(error.kind(), ErrorKind::Overloaded | ErrorKind::Deadline | ErrorKind::OutOfMemory)
             }
-            Self::ShuttingDown => true,
+            Self::ShuttingDown | Self::QueueFull { .. } => true,
             _ => false,
         }
     }

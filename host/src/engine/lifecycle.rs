@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+use super::admission::Admission;
 use super::error::EngineError;
 use super::loaded::{Extensions, Loaded};
 use super::status::{ModelState, ModelStatus};
@@ -32,6 +33,8 @@ pub(super) struct ModelEntry {
     last: Mutex<Option<(Arc<ModelInfo>, String)>>,
     /// Held by the one job that may be poison and runs all the same.
     isolation: Arc<tokio::sync::Mutex<()>>,
+    /// Who runs and who waits.
+    admission: Admission,
 }
 
 #[derive(Debug)]
@@ -43,17 +46,23 @@ enum Slot {
 }
 
 impl ModelEntry {
-    pub(super) fn new(spec: ModelSpec) -> Self {
+    pub(super) fn new(spec: ModelSpec, queue_max: usize) -> Self {
         Self {
             spec: Arc::new(spec),
             slot: Mutex::new(Slot::Unloaded),
             last: Mutex::new(None),
             isolation: Arc::default(),
+            admission: Admission::new(queue_max),
         }
     }
 
     pub(super) fn spec(&self) -> &Arc<ModelSpec> {
         &self.spec
+    }
+
+    /// The queue before the model.
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// Lets one suspicious job at a time run.
@@ -71,6 +80,7 @@ impl ModelEntry {
             }
             Slot::Failed(reason) => ModelState::Failed(reason.clone()),
         };
+        let (running, waiting) = self.admission.counts();
         let last = self.last.lock().clone();
         let (info, plugin) = last.unzip();
         let spec = &self.spec;
@@ -84,6 +94,8 @@ impl ModelEntry {
                 .as_ref()
                 .map_or_else(|| spec.tasks_override.clone().unwrap_or_default(), |info| info.tasks.clone()),
             state,
+            running,
+            waiting,
             plugin,
             created_unix_s: modified.map_or(0, |since| since.as_secs()),
             size_bytes: spec.size_bytes,
@@ -136,6 +148,7 @@ impl ModelEntry {
 
     fn remember(&self, loaded: &Loaded) {
         *self.last.lock() = Some((Arc::clone(&loaded.info), loaded.version.name().to_owned()));
+        self.admission.set_capacity(loaded.slots);
     }
 
     /// Drops the model without waiting for its jobs.
@@ -262,12 +275,16 @@ pub(super) async fn load_with(
         }
         CallError::Worker(failure) => EngineError::Worker(failure),
     })?;
+    // A plugin that does not tell its slots takes all jobs at once.
+    let stats = handle.stats(shared.probe_timeout).await.ok().flatten();
+    let slots = stats.map_or(0, |stats| stats.slots_total as usize);
     let elapsed_ms = started.elapsed().as_millis() as u64;
     tracing::info!(model = spec.id, plugin = plugin.name(), elapsed_ms, "model loaded");
     Ok(Loaded {
         id: spec.id.clone(),
         version: Arc::clone(plugin),
         jobs: TaskTracker::new(),
+        slots,
         info: Arc::new(restrict(handle.info(), spec)),
         handle,
         extensions: Extensions::default(),

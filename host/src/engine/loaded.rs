@@ -23,6 +23,8 @@ use crate::plugins::ModelHandle;
 pub(super) struct Loaded {
     pub(super) id: String,
     pub(super) version: Arc<PluginVersion>,
+    /// Jobs that it can do at once; 0 where the plugin does not tell.
+    pub(super) slots: usize,
     /// One token per job that runs here.
     pub(super) jobs: TaskTracker,
     pub(super) info: Arc<ModelInfo>,
@@ -125,16 +127,17 @@ impl LoadedModel {
         })
     }
 
-    /// Starts a job. Never waits; the job's own errors arrive in the stream. When the worker ends, the job goes on in
+    /// Starts a job, or queues it when all slots are busy; callers take turns. Never waits; the job's own errors arrive
+    /// in the stream. When the worker ends, the job goes on in
     /// the next one, see [`JobStream`].
     ///
     /// # Errors
-    /// The host is shutting down, the request has ended its worker before, or it is too large.
-    pub fn submit(&self, request: Request) -> Result<JobStream, EngineError> {
+    /// The host is shutting down, too many requests wait, the request has ended its worker before, or it is too large.
+    pub fn submit(&self, request: Request, caller: &str) -> Result<JobStream, EngineError> {
         if self.shared.closing.load(Ordering::Acquire) {
             return Err(EngineError::ShuttingDown);
         }
-        recovery::start(&self.shared, &self.entry, &self.loaded, request)
+        recovery::start(&self.shared, &self.entry, &self.loaded, request, caller)
     }
 
     /// Measured memory and occupancy; `None` when the plugin does not measure.

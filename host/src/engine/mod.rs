@@ -1,5 +1,6 @@
 //! From a model's name to a running job: the catalog, selection, workers and loaded models behind one handle.
 
+mod admission;
 mod crashes;
 mod error;
 mod job;
@@ -97,7 +98,11 @@ impl Engine {
             .map_err(StartError::Executable)?;
         let shared = Arc::new(Shared {
             pool,
-            models: catalog.models.into_iter().map(|spec| Arc::new(ModelEntry::new(spec))).collect(),
+            models: catalog
+                .models
+                .into_iter()
+                .map(|spec| Arc::new(ModelEntry::new(spec, config.limits.queue)))
+                .collect(),
             jobs: TaskTracker::new(),
             closing: AtomicBool::new(false),
             poison: PoisonList::default(),

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, Stream};
@@ -20,6 +20,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Shared;
+use super::admission::{Entry, Permit, Place};
 use super::error::{EngineError, FailureCause, WorkerFailure};
 use super::job::JobEvent;
 use super::lifecycle::{self, ModelEntry};
@@ -45,6 +46,8 @@ pub struct JobStream {
 }
 
 enum State {
+    /// It is not its turn yet.
+    Queued(BoxFuture<'static, Result<Permit, EngineError>>),
     /// A worker has the job; the model stays loaded meanwhile.
     Running(Running),
     /// The worker has failed; why is not known yet.
@@ -100,6 +103,8 @@ struct Journal {
     crashes: u32,
     /// When the worker failed, until the next token.
     failed_at: Option<Instant>,
+    /// The right to run.
+    permit: Option<Permit>,
 }
 
 impl std::fmt::Debug for JobStream {
@@ -120,14 +125,21 @@ pub(super) fn start(
     entry: &Arc<ModelEntry>,
     model: &Arc<Loaded>,
     request: Request,
+    caller: &str,
 ) -> Result<JobStream, EngineError> {
     if let Some(failure) = shared.poison.find(&entry.spec().id, &request) {
         return Err(EngineError::Poison(failure));
     }
-    let state = match Running::start(model, &request, None) {
-        Ok(running) => State::Running(running),
-        Err(EngineError::Worker(_)) => State::lost(model),
-        Err(error) => return Err(error),
+    let (state, permit) = match entry.admission().enter(caller) {
+        Entry::Full(waiting) => {
+            return Err(EngineError::QueueFull { model: entry.spec().id.clone(), waiting });
+        }
+        Entry::Later(place) => (State::Queued(turn(place, request.deadline_ms).boxed()), None),
+        Entry::Now(permit) => match Running::start(model, &request, None) {
+            Ok(running) => (State::Running(running), Some(permit)),
+            Err(EngineError::Worker(_)) => (State::lost(model), Some(permit)),
+            Err(error) => return Err(error),
+        },
     };
     let journal = Journal {
         request: Arc::new(request),
@@ -139,8 +151,21 @@ pub(super) fn start(
         in_vain: 0,
         crashes: 0,
         failed_at: None,
+        permit,
     };
     Ok(JobStream { state, journal, shared: Arc::clone(shared), _token: shared.jobs.token() })
+}
+
+/// Waits for the job's turn, as long as its answer is of use.
+async fn turn(place: Place, deadline_ms: Option<u64>) -> Result<Permit, EngineError> {
+    let patience = Duration::from_millis(deadline_ms.unwrap_or(u64::MAX));
+    match tokio::time::timeout(patience, place).await {
+        Ok(permit) => permit.map_err(|_| EngineError::ShuttingDown),
+        Err(_) => {
+            let message = "the deadline of the request has passed while it waited for its turn";
+            Err(EngineError::Plugin(Error::new(ErrorKind::Deadline, message)))
+        }
+    }
 }
 
 impl JobStream {
@@ -156,6 +181,19 @@ impl JobStream {
         loop {
             match &mut self.state {
                 State::Ended => return Poll::Ready(None),
+                State::Queued(turn) => match ready!(turn.poll_unpin(context)) {
+                    Ok(permit) => {
+                        self.journal.permit = Some(permit);
+                        match self.journal.rest() {
+                            // The model may have been replaced or unloaded meanwhile.
+                            Ok(request) => {
+                                self.state = State::Moving(self.journal.go(&self.shared, request, None));
+                            }
+                            Err(error) => return Poll::Ready(Some(self.end_with(JobEvent::Failed(error)))),
+                        }
+                    }
+                    Err(error) => return Poll::Ready(Some(self.end_with(JobEvent::Failed(error)))),
+                },
                 State::Running(running) => match ready!(running.receiver.poll_next(context)) {
                     Some(JobEvent::Failed(EngineError::Worker(_))) => {
                         self.state = State::lost(&running.model);
@@ -192,6 +230,7 @@ impl JobStream {
     fn end_with(&mut self, event: JobEvent) -> JobEvent {
         if event.is_terminal() {
             self.state = State::Ended;
+            self.journal.permit = None;
         }
         if let JobEvent::Failed(error) = &event
             && !matches!(
@@ -261,18 +300,29 @@ impl Journal {
             return Err(lost());
         }
         self.failed_at.get_or_insert_with(Instant::now);
-        let request = self.rest()?;
+        Ok(self.go(shared, self.rest()?, Some(failure)))
+    }
+
+    /// The way of `request` into a worker, after `failure` of the one before.
+    fn go(
+        &self,
+        shared: &Arc<Shared>,
+        request: Request,
+        failure: Option<&Arc<WorkerFailure>>,
+    ) -> BoxFuture<'static, Result<Running, EngineError>> {
         let (shared, entry) = (Arc::clone(shared), Arc::clone(&self.entry));
-        let plugin = failure.plugin.clone();
+        let plugin = failure.map(|failure| failure.plugin.clone());
         let is_suspect = self.crashes + 1 == CRASHES_MAX;
-        Ok(async move {
+        async move {
             let alone = if is_suspect { Some(entry.isolation().lock_owned().await) } else { None };
-            // A version that is being rolled back is not tried again.
-            shared.pool.settled(&plugin).await;
+            if let Some(plugin) = plugin {
+                // A version that is being rolled back is not tried again.
+                shared.pool.settled(&plugin).await;
+            }
             let model = lifecycle::acquire(&shared, &entry).await?;
             Running::start(&model, &request, alone)
         }
-        .boxed())
+        .boxed()
     }
 
     /// The request for what is still to come.

@@ -33,6 +33,10 @@ pub struct ModelStatus {
     pub tasks: Vec<Task>,
     /// Where it is in its life.
     pub state: ModelState,
+    /// Requests that run.
+    pub running: usize,
+    /// Requests that wait for their turn.
+    pub waiting: usize,
     /// The plugin that serves it, or served it last.
     pub plugin: Option<String>,
     /// Time of the file's last change, in seconds since 1970.

@@ -52,7 +52,7 @@ pub(super) async fn create(
     spec.generate.params.control_tokens = !spec.offered_tools().is_empty();
     let spec = Arc::new(spec);
     let parts = if is_long { render_aside(template, &spec).await? } else { render(&template, &spec)? };
-    let jobs = generation::submit(&model, &spec.generate, vec![parts], state.limits.deadline_ms)?;
+    let jobs = generation::submit(&model, &spec.generate, vec![parts], state.limits, &record)?;
     let jobs = jobs.into_iter().map(|job| (job, decoder(&spec, syntax))).collect();
     let meta = Meta::new("chatcmpl-", spec.generate.model.clone(), &model);
     let format = ChatFormat::new(meta, spec.generate.stream, spec.generate.n, spec.logprobs);

@@ -144,7 +144,7 @@ async fn ask(
 ) -> Result<Answer, Error> {
     let started = Instant::now();
     let request = conversation.request(&question)?;
-    let answer = answer::receive(model.submit(request)?, started, show).await?;
+    let answer = answer::receive(model.submit(request, "")?, started, show).await?;
     conversation.add(question, answer.text.clone());
     Ok(answer)
 }
