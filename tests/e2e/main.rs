@@ -22,6 +22,8 @@ mod gguf;
 mod keys;
 /// Start, shutdown, load and unload, orphans, plugins in C.
 mod lifecycle;
+/// Memory by bytes: eviction, pins, preloading, idle time.
+mod memory;
 /// The official `openai` client for Python.
 mod openai_client;
 /// Workers that die or hang under their jobs: streams that go on, poison, quarantine.

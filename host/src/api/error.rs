@@ -191,6 +191,7 @@ impl From<EngineError> for ApiError {
                 (StatusCode::SERVICE_UNAVAILABLE, Server, "plugin_quarantined")
             }
             EngineError::QueueFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, Overloaded, "overloaded"),
+            EngineError::OutOfMemory { .. } => (StatusCode::SERVICE_UNAVAILABLE, Overloaded, "out_of_memory"),
             EngineError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, Overloaded, "shutting_down"),
             EngineError::Plugin(error) => by_kind(error.kind()),
             EngineError::Load { error, .. } => match by_kind(error.kind()) {
@@ -299,6 +300,12 @@ mod tests {
             ),
             (EngineError::NoPlugin { model: "m".into(), reasons: "none".into() }, 503, "no_plugin", false),
             (EngineError::ShuttingDown, 503, "shutting_down", true),
+            (
+                EngineError::OutOfMemory { model: "m".into(), needed_bytes: 2, limit_bytes: 1 },
+                503,
+                "out_of_memory",
+                true,
+            ),
             (EngineError::QueueFull { model: "m".into(), waiting: 9 }, 503, "overloaded", true),
             (EngineError::Worker(failure()), 502, "worker_failed", true),
             (EngineError::Poison(failure()), 400, "poison_request", false),

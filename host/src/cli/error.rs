@@ -171,9 +171,10 @@ fn engine_exit(error: &EngineError) -> Exit {
     match error {
         EngineError::UnknownModel { .. } => Exit::NoInput,
         EngineError::UnsupportedTask { .. } => Exit::Usage,
-        EngineError::NoPlugin { .. } | EngineError::Quarantined { .. } | EngineError::QueueFull { .. } => {
-            Exit::Unavailable
-        }
+        EngineError::NoPlugin { .. }
+        | EngineError::Quarantined { .. }
+        | EngineError::QueueFull { .. }
+        | EngineError::OutOfMemory { .. } => Exit::Unavailable,
         EngineError::Load { error, .. } | EngineError::Plugin(error) => plugin_exit(error.kind()),
         EngineError::Worker(_) | EngineError::Poison(_) => Exit::Internal,
         EngineError::ShuttingDown => Exit::Interrupted,

@@ -97,6 +97,9 @@ mod tests {
             options: serde_json::Map::new(),
             tasks_override: None,
             labels: vec![],
+            pin: false,
+            preload: false,
+            idle_timeout: None,
             golden: vec![],
         };
         let info = ModelInfo {

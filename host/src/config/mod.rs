@@ -20,7 +20,7 @@ use crate::keys::KeyFile;
 
 pub use field::{FIELDS, Field};
 pub use options::Options;
-pub use raw::{RawConfig, RawLimits, RawLog, RawPlugin, RawWorker};
+pub use raw::{RawConfig, RawLimits, RawLog, RawMemory, RawPlugin, RawWorker};
 pub use surroundings::{Folders, Surroundings};
 pub use value::{BODY_BYTES_MAX, BodyBytes, Listen, LogFilter, LogFormat, MILLIS_MAX, Millis, PluginName};
 
@@ -56,6 +56,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Bounds on requests.
     pub limits: Limits,
+    /// Memory for models.
+    pub memory: MemoryConfig,
     /// Patience with the processes that run plugins.
     pub worker: WorkerConfig,
     /// Settings for single plugins, by the plugin's name.
@@ -82,6 +84,15 @@ pub struct Limits {
     pub queue: usize,
     /// The longest that one request may take once its model is loaded; it is ended with status 504.
     pub request_timeout: Duration,
+}
+
+/// Memory for models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// Bytes of the machine's memory for all models together; `None` means nine tenths of it.
+    pub budget_bytes: Option<u64>,
+    /// How long a model may be unused before it is unloaded; `None` for ever.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// Patience with the processes that run plugins.
@@ -258,6 +269,10 @@ impl Config {
                 body_bytes: raw.limits.body_bytes.unwrap_or_default().0,
                 connections: raw.limits.connections.unwrap_or_default().0,
                 request_timeout: millis(raw.limits.request_timeout_ms, 3_600_000),
+            },
+            memory: MemoryConfig {
+                budget_bytes: raw.memory.budget_bytes,
+                idle_timeout: raw.memory.idle_timeout_ms.map(|timeout| timeout.0),
             },
             worker: WorkerConfig {
                 start_timeout: millis(raw.worker.start_timeout_ms, 10_000),

@@ -33,6 +33,8 @@ pub struct RawConfig {
     pub log: RawLog,
     /// Bounds on requests.
     pub limits: RawLimits,
+    /// Memory for models.
+    pub memory: RawMemory,
     /// Patience with workers.
     pub worker: RawWorker,
     /// Settings for single plugins.
@@ -61,6 +63,16 @@ pub struct RawLimits {
     pub queue: Option<Queue>,
     /// The longest that one request may take.
     pub request_timeout_ms: Option<Millis>,
+}
+
+/// The table `[memory]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawMemory {
+    /// Bytes of the machine's memory for all models together.
+    pub budget_bytes: Option<u64>,
+    /// How long a model may be unused before it is unloaded.
+    pub idle_timeout_ms: Option<Millis>,
 }
 
 /// The table `[worker]`.
@@ -127,6 +139,10 @@ impl RawConfig {
                 connections: limits.connections.or(lower.limits.connections),
                 queue: limits.queue.or(lower.limits.queue),
                 request_timeout_ms: limits.request_timeout_ms.or(lower.limits.request_timeout_ms),
+            },
+            memory: RawMemory {
+                budget_bytes: self.memory.budget_bytes.or(lower.memory.budget_bytes),
+                idle_timeout_ms: self.memory.idle_timeout_ms.or(lower.memory.idle_timeout_ms),
             },
             worker: RawWorker {
                 start_timeout_ms: worker.start_timeout_ms.or(lower.worker.start_timeout_ms),

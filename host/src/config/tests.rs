@@ -113,6 +113,8 @@ fn every_variable_reaches_its_field() {
         ("PAJAMAS_LIMITS_CONNECTIONS", "7"),
         ("PAJAMAS_LIMITS_QUEUE", "10"),
         ("PAJAMAS_LIMITS_REQUEST_TIMEOUT_MS", "8"),
+        ("PAJAMAS_MEMORY_BUDGET_BYTES", "11"),
+        ("PAJAMAS_MEMORY_IDLE_TIMEOUT_MS", "12"),
         ("PAJAMAS_WORKER_START_TIMEOUT_MS", "3"),
         ("PAJAMAS_WORKER_PROBE_TIMEOUT_MS", "4"),
         ("PAJAMAS_WORKER_LOAD_TIMEOUT_MS", "5"),
@@ -136,6 +138,7 @@ fn every_variable_reaches_its_field() {
         drain_timeout: ms(1),
         log: LogConfig { filter: "trace".parse().unwrap(), format: LogFormat::Json },
         limits: Limits { body_bytes: 2, connections: 7, queue: 10, request_timeout: ms(8) },
+        memory: MemoryConfig { budget_bytes: Some(11), idle_timeout: Some(ms(12)) },
         worker: WorkerConfig {
             start_timeout: ms(3),
             probe_timeout: ms(4),

@@ -54,6 +54,19 @@ pub enum EngineError {
         "this request is refused, because it ended the plugin's process {CRASHES_MAX} times; the last time, {0}"
     )]
     Poison(Arc<WorkerFailure>),
+    /// The model does not fit beside those that are in use.
+    #[error(
+        "the model \"{model}\" needs about {needed_bytes} bytes, and the models that are in use or pinned leave less of the \
+         {limit_bytes} that models may take: try again later, or raise memory.budget_bytes"
+    )]
+    OutOfMemory {
+        /// The model.
+        model: String,
+        /// What it needs.
+        needed_bytes: u64,
+        /// What all models may take.
+        limit_bytes: u64,
+    },
     /// So many requests wait for the model that another one would wait too long.
     #[error("{waiting} requests wait for the model \"{model}\" already: try again later")]
     QueueFull {
@@ -93,7 +106,7 @@ impl EngineError {
             Self::Load { error, .. } | Self::Plugin(error) => {
                 matches!(error.kind(), ErrorKind::Overloaded | ErrorKind::Deadline | ErrorKind::OutOfMemory)
             }
-            Self::ShuttingDown | Self::QueueFull { .. } => true,
+            Self::ShuttingDown | Self::QueueFull { .. } | Self::OutOfMemory { .. } => true,
             _ => false,
         }
     }

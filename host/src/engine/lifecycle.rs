@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared as SharedFuture};
 use pajamas_plugin_api::{Error, LoadSpec, ModelInfo, Task};
@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
+use super::budget::{self, Reservation};
 use super::error::EngineError;
 use super::loaded::{Extensions, Loaded};
 use super::status::{ModelState, ModelStatus};
@@ -35,6 +36,36 @@ pub(super) struct ModelEntry {
     isolation: Arc<tokio::sync::Mutex<()>>,
     /// Who runs and who waits.
     admission: Admission,
+    /// When a request last asked for the model, or ended.
+    used_at: Mutex<Instant>,
+    /// What it took when it was loaded last.
+    measured_bytes: Mutex<Option<u64>>,
+    /// The memory that is set aside for it.
+    reservation: Mutex<Option<Reservation>>,
+}
+
+/// A model that was taken out of its place, to be unloaded.
+#[derive(Debug)]
+pub(super) struct Evicted {
+    loaded: Arc<Loaded>,
+    /// Given back when the model is gone.
+    _reservation: Option<Reservation>,
+}
+
+impl Evicted {
+    /// Unloads the model; its worker ends with its last model, and is waited for.
+    pub(super) async fn end(self) {
+        let worker = self.loaded.handle.worker();
+        let ended = (Arc::strong_count(worker) == 1).then(|| worker.ended());
+        let mut gone = self.loaded.gone.subscribe();
+        drop(self.loaded);
+        // An error means that the sender is gone, and the model with it.
+        while gone.changed().await.is_ok() {}
+        if let Some(ended) = ended {
+            // Its memory is back when the process is gone.
+            ended.await;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -53,11 +84,49 @@ impl ModelEntry {
             last: Mutex::new(None),
             isolation: Arc::default(),
             admission: Admission::new(queue_max),
+            used_at: Mutex::new(Instant::now()),
+            measured_bytes: Mutex::new(None),
+            reservation: Mutex::new(None),
         }
     }
 
     pub(super) fn spec(&self) -> &Arc<ModelSpec> {
         &self.spec
+    }
+
+    /// Notes that the model is used.
+    pub(super) fn touch(&self) {
+        *self.used_at.lock() = Instant::now();
+    }
+
+    /// When a request last asked for the model, or ended.
+    pub(super) fn last_used(&self) -> Instant {
+        *self.used_at.lock()
+    }
+
+    /// Bytes of the machine's memory that the model will take, as far as is known.
+    pub(super) fn expected_bytes(&self) -> u64 {
+        self.measured_bytes.lock().unwrap_or(self.spec.size_bytes + self.spec.size_bytes / 10)
+    }
+
+    /// How long it may be unused; `None` for ever.
+    pub(super) fn idle_timeout(&self, default: Option<Duration>) -> Option<Duration> {
+        if self.spec.pin { None } else { self.spec.idle_timeout.or(default) }
+    }
+
+    /// Takes the model out of its place if nobody has used it for so long and nobody is about to.
+    pub(super) fn take_idle(&self, unused_for: Duration) -> Option<Evicted> {
+        let mut slot = self.slot.lock();
+        let Slot::Ready(loaded) = &*slot else { return None };
+        // Whoever has a job in it, or is about to submit one, holds a reference.
+        let is_idle = Arc::strong_count(loaded) == 1 && self.admission.counts() == (0, 0);
+        if !is_idle || self.last_used().elapsed() < unused_for {
+            return None;
+        }
+        match std::mem::replace(&mut *slot, Slot::Unloaded) {
+            Slot::Ready(loaded) => Some(Evicted { loaded, _reservation: self.reservation.lock().take() }),
+            Slot::Unloaded | Slot::Loading(_) | Slot::Failed(_) => None,
+        }
     }
 
     /// The queue before the model.
@@ -149,6 +218,9 @@ impl ModelEntry {
     fn remember(&self, loaded: &Loaded) {
         *self.last.lock() = Some((Arc::clone(&loaded.info), loaded.version.name().to_owned()));
         self.admission.set_capacity(loaded.slots);
+        if let Some(bytes) = loaded.cpu_bytes {
+            *self.measured_bytes.lock() = Some(bytes);
+        }
     }
 
     /// Drops the model without waiting for its jobs.
@@ -162,10 +234,8 @@ impl ModelEntry {
     /// Drops the model and waits until its last job has ended. Returns whether it was loaded.
     pub(super) async fn unload(&self) -> bool {
         let Some(loaded) = self.forget() else { return false };
-        let mut gone = loaded.gone.subscribe();
-        drop(loaded);
-        // An error means that the sender is gone, and the model with it.
-        while gone.changed().await.is_ok() {}
+        let reservation = self.reservation.lock().take();
+        Evicted { loaded, _reservation: reservation }.end().await;
         tracing::info!(model = self.spec.id, "model unloaded");
         true
     }
@@ -173,6 +243,7 @@ impl ModelEntry {
 
 /// The loaded model, from memory or by loading it; one load serves all who wait.
 pub(super) async fn acquire(shared: &Arc<Shared>, entry: &Arc<ModelEntry>) -> LoadOutcome {
+    entry.touch();
     let load = {
         let mut slot = entry.slot.lock();
         match &*slot {
@@ -197,9 +268,21 @@ pub(super) async fn acquire(shared: &Arc<Shared>, entry: &Arc<ModelEntry>) -> Lo
 }
 
 async fn load(shared: Arc<Shared>, entry: Arc<ModelEntry>) -> LoadOutcome {
-    let outcome = load_with_best_plugin(&shared, &entry.spec).await;
+    let outcome = load_within_budget(&shared, &entry).await;
     entry.settle(&outcome);
     outcome
+}
+
+/// Loads the model once there is memory for it.
+async fn load_within_budget(shared: &Shared, entry: &ModelEntry) -> LoadOutcome {
+    // What a worker that has died took.
+    drop(entry.reservation.lock().take());
+    let reservation = budget::reserve(shared, entry, shared.load_timeout).await?;
+    let loaded = load_with_best_plugin(shared, &entry.spec).await?;
+    reservation.settle(loaded.cpu_bytes);
+    budget::keep_within(shared, entry).await?;
+    *entry.reservation.lock() = Some(reservation);
+    Ok(loaded)
 }
 
 /// Tries the plugins in the order of selection; the first failure is the one that is reported.
@@ -277,7 +360,8 @@ pub(super) async fn load_with(
     })?;
     // A plugin that does not tell its slots takes all jobs at once.
     let stats = handle.stats(shared.probe_timeout).await.ok().flatten();
-    let slots = stats.map_or(0, |stats| stats.slots_total as usize);
+    let slots = stats.as_ref().map_or(0, |stats| stats.slots_total as usize);
+    let cpu_bytes = stats.and_then(|stats| stats.bytes.get("cpu").copied());
     let elapsed_ms = started.elapsed().as_millis() as u64;
     tracing::info!(model = spec.id, plugin = plugin.name(), elapsed_ms, "model loaded");
     Ok(Loaded {
@@ -285,6 +369,7 @@ pub(super) async fn load_with(
         version: Arc::clone(plugin),
         jobs: TaskTracker::new(),
         slots,
+        cpu_bytes,
         info: Arc::new(restrict(handle.info(), spec)),
         handle,
         extensions: Extensions::default(),

@@ -23,6 +23,8 @@ use crate::plugins::ModelHandle;
 pub(super) struct Loaded {
     pub(super) id: String,
     pub(super) version: Arc<PluginVersion>,
+    /// What it takes of the machine's memory, where the plugin measures.
+    pub(super) cpu_bytes: Option<u64>,
     /// Jobs that it can do at once; 0 where the plugin does not tell.
     pub(super) slots: usize,
     /// One token per job that runs here.

@@ -28,10 +28,19 @@ async fn cpu_bytes(model: &Loaded) -> u64 {
     bytes.get("cpu").copied().unwrap_or_default()
 }
 
+/// Nine tenths of the machine's memory: what models may take when the operator does not say.
+pub(super) fn nine_tenths() -> Option<u64> {
+    meminfo("MemTotal:").map(|total| total / 10 * 9)
+}
+
 /// What the system says it could give to new processes; `None` where it does not say.
 fn available_bytes() -> Option<u64> {
+    meminfo("MemAvailable:")
+}
+
+fn meminfo(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }

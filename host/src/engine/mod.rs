@@ -1,6 +1,7 @@
 //! From a model's name to a running job: the catalog, selection, workers and loaded models behind one handle.
 
 mod admission;
+mod budget;
 mod crashes;
 mod error;
 mod job;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use pajamas_plugin_api::ModelInfo;
 use tokio_util::task::TaskTracker;
 
+use budget::Budget;
 pub use error::{EngineError, FailureCause, WorkerFailure};
 pub use job::{JobEvent, OutputTensor, TokenLogprob};
 use lifecycle::ModelEntry;
@@ -70,6 +72,9 @@ struct Shared {
     /// One token per running job; waited for at shutdown.
     jobs: TaskTracker,
     closing: AtomicBool,
+    budget: Arc<Budget>,
+    /// How long a model may be unused before it is unloaded, unless its settings say otherwise.
+    idle_timeout: Option<Duration>,
     poison: PoisonList,
     load_timeout: Duration,
     probe_timeout: Duration,
@@ -105,6 +110,8 @@ impl Engine {
                 .collect(),
             jobs: TaskTracker::new(),
             closing: AtomicBool::new(false),
+            budget: Arc::new(Budget::new(config.memory.budget_bytes.or_else(memory::nine_tenths))),
+            idle_timeout: config.memory.idle_timeout,
             poison: PoisonList::default(),
             load_timeout: config.worker.load_timeout,
             probe_timeout: config.worker.probe_timeout,
@@ -112,6 +119,12 @@ impl Engine {
             plugins_dir: config.plugins_dir.clone(),
         });
         shared.pool.probe_all(shared.probe_timeout);
+        tokio::spawn(budget::unload_idle(Arc::downgrade(&shared)));
+        for entry in shared.models.iter().filter(|entry| entry.spec().preload) {
+            let (shared, entry) = (Arc::clone(&shared), Arc::clone(entry));
+            // Its failure is in the log and in the model's state.
+            tokio::spawn(async move { drop(lifecycle::acquire(&shared, &entry).await) });
+        }
         Ok(Self { shared })
     }
 

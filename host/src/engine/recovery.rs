@@ -231,6 +231,8 @@ impl JobStream {
         if event.is_terminal() {
             self.state = State::Ended;
             self.journal.permit = None;
+            self.journal.entry.touch();
+            self.shared.budget.look_again();
         }
         if let JobEvent::Failed(error) = &event
             && !matches!(
@@ -241,6 +243,14 @@ impl JobStream {
             tracing::warn!(model = self.journal.entry.spec().id, "job failed: {error}");
         }
         event
+    }
+}
+
+impl Drop for JobStream {
+    fn drop(&mut self) {
+        self.state = State::Ended;
+        self.journal.entry.touch();
+        self.shared.budget.look_again();
     }
 }
 

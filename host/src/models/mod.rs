@@ -10,7 +10,7 @@ mod settings;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pajamas_plugin_api::Task;
 use pajamas_plugin_api::manifest::SelfTest;
@@ -56,6 +56,12 @@ pub struct ModelSpec {
     pub tasks_override: Option<Vec<Task>>,
     /// Class names by class id, if the user gave them.
     pub labels: Vec<String>,
+    /// Never unload it to make room, nor because it is unused.
+    pub pin: bool,
+    /// Load it when the server starts.
+    pub preload: bool,
+    /// How long it may be unused before it is unloaded, if the user said so.
+    pub idle_timeout: Option<Duration>,
     /// What it must still answer before a new version of it gets the route.
     pub golden: Vec<SelfTest>,
 }

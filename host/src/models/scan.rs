@@ -221,6 +221,9 @@ impl<'a> Scan<'a> {
             options: settings.options.0,
             tasks_override: settings.tasks,
             labels: settings.labels,
+            pin: settings.pin,
+            preload: settings.preload,
+            idle_timeout: settings.idle_timeout_ms.map(|timeout| timeout.0),
             golden: settings.golden,
         });
     }

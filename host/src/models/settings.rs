@@ -7,7 +7,7 @@ use pajamas_plugin_api::Task;
 use pajamas_plugin_api::manifest::{SelfTest, is_name};
 use serde::Deserialize;
 
-use crate::config::Options;
+use crate::config::{Millis, Options};
 
 /// Name of the settings file in a model's folder.
 pub const SETTINGS_FILE: &str = "model.toml";
@@ -39,6 +39,12 @@ pub struct ModelSettings {
     pub plugin: Option<String>,
     /// Options for the load, in the words of the plugin.
     pub options: Options,
+    /// Never unload it to make room, nor because it is unused.
+    pub pin: bool,
+    /// Load it when the server starts.
+    pub preload: bool,
+    /// How long it may be unused before it is unloaded, instead of `memory.idle_timeout_ms`.
+    pub idle_timeout_ms: Option<Millis>,
     /// What the model must still answer before a new version of its plugin or of its file gets the route.
     pub golden: Vec<SelfTest>,
 }
