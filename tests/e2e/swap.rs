@@ -300,3 +300,43 @@ async fn the_command_line_swaps_resets_and_shows_what_is_loaded() {
     assert_eq!(output.status.code(), Some(69));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no host answers at http://127.0.0.1:1"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_tell_what_has_happened() {
+    let host = two_echoes().model("parrot.toml", "[options]\ndelay_ms = 5\n").start();
+    host.expect_echo().await;
+    let long = chat("parrot", &"word ".repeat(400), json!({}));
+    drop(
+        host.client
+            .post(format!("{}/v1/chat/completions", host.url))
+            .json(&long)
+            .send()
+            .await
+            .expect("answer"),
+    );
+    assert_eq!(swap(&host, "echo", json!({"version": "1.1.0"})).await.status, 200);
+    assert_eq!(swap(&host, "echo", json!({"version": "9"})).await.status, 404);
+    host.get("/nothing").await;
+    let wanted = [
+        "pajamas_requests_total{route=\"/v1/chat/completions\",status=\"200\"} 2",
+        "pajamas_requests_total{route=\"/admin/plugins/{name}/swap\",status=\"200\"} 1",
+        "pajamas_requests_total{route=\"other\",status=\"404\"} 1",
+        "pajamas_queue_seconds_count{model=\"parrot\"} 2",
+        "pajamas_time_to_first_token_seconds_count{model=\"parrot\"} 2",
+        "pajamas_cancels_total 1",
+        "pajamas_cancel_stop_seconds_count 1",
+        "pajamas_swaps_total{plugin=\"echo\",outcome=\"done\"} 1",
+        "pajamas_worker_ends_total{plugin=\"echo\",outcome=\"retired\"}",
+        "pajamas_memory_bytes{device=\"cpu\"}",
+    ];
+    let started = Instant::now();
+    loop {
+        let response = host.client.get(format!("{}/metrics", host.url)).send().await.expect("answer");
+        let text = response.text().await.expect("text");
+        let missing: Vec<&str> = wanted.iter().copied().filter(|line| !text.contains(line)).collect();
+        if missing.is_empty() {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{missing:?} are missing in\n{text}");
+    }
+}

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::error::ApiError;
 use super::limits::{Limits, REQUEST_ID_BYTES_MAX};
 use crate::keys::Account;
+use crate::metrics::METRICS;
 
 /// The status of a request whose client went away before there was an answer; nginx's invention.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -31,6 +32,8 @@ pub(super) struct AccessRecord {
     span: Span,
     started: Instant,
     is_probe: bool,
+    /// The path, when it is one of ours.
+    route: &'static str,
     /// 0 until there is an answer.
     status: AtomicU16,
     /// Whether a stream has begun and not come to its end.
@@ -55,6 +58,7 @@ pub(super) async fn record(mut request: Request, next: Next) -> Response {
         Err(error) => return with_id(error.into_response(), id),
     };
     record.timeout_ms = timeout_ms;
+    record.route = super::route_of(path);
     let record = Arc::new(record);
     request.extensions_mut().insert(record.clone());
     let response = next.run(request).instrument(span).await;
@@ -87,6 +91,7 @@ impl AccessRecord {
             span,
             started: Instant::now(),
             is_probe,
+            route: "other",
             status: AtomicU16::new(0),
             streaming: AtomicBool::new(false),
             model: OnceLock::new(),
@@ -149,6 +154,7 @@ impl Drop for AccessRecord {
         let model = self.model.get();
         let prompt_tokens = *self.prompt_tokens.get_mut();
         let completion_tokens = *self.completion_tokens.get_mut();
+        METRICS.request(self.route, status, prompt_tokens, completion_tokens);
         let account = self.account.get();
         if let Some(account) = account {
             account.spend_tokens(prompt_tokens + completion_tokens);

@@ -1,5 +1,6 @@
 //! `/admin`: what is loaded, and loading and unloading it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::models::state_name;
 use crate::engine::{
     ModelState, ModelStatus, PluginState, PluginStatus, SwapError, SwapMode, SwapReport, SwapRequest,
 };
+use crate::metrics::METRICS;
 
 /// `GET /admin/models`: the models with everything that is known of them, measured where they are loaded.
 pub(super) async fn models(State(state): State<ApiState>) -> Json<List<AdminModel>> {
@@ -35,6 +37,26 @@ pub(super) async fn models(State(state): State<ApiState>) -> Json<List<AdminMode
         AdminModel::new(status, stats)
     });
     Json(List { data: join_all(models).await })
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(state): State<ApiState>) -> Result<Response, ApiError> {
+    let mut devices: BTreeMap<String, u64> = BTreeMap::new();
+    for model in state.engine.models() {
+        let Some(loaded) = state.engine.loaded(&model.id) else { continue };
+        // A model that cannot be measured is left out; `/admin/models` says why.
+        let stats = loaded.stats().await.ok().flatten().unwrap_or_default();
+        for (device, bytes) in stats.bytes {
+            *devices.entry(device).or_default() += bytes;
+        }
+    }
+    let devices: Vec<(String, u64)> = devices.into_iter().collect();
+    let text = METRICS.text(&devices).map_err(|error| {
+        tracing::error!("cannot write the metrics: {error}");
+        ApiError::server("internal_error", "the server failed on this request")
+    })?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 /// `GET /admin/plugins`: the plugins, also those that were refused, with the reason.

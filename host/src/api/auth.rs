@@ -20,7 +20,8 @@ pub(super) async fn check(
 ) -> Result<Response, ApiError> {
     let path = request.uri().path();
     if !is_probe(path) {
-        let scope = if path.starts_with("/admin") { Scope::Admin } else { Scope::Infer };
+        let scope =
+            if path.starts_with("/admin") || path == "/metrics" { Scope::Admin } else { Scope::Infer };
         let account = keys.admit(secret(request.headers()), scope)?;
         if let (Some(account), Some(record)) = (account, request.extensions().get::<Arc<AccessRecord>>()) {
             record.set_account(account);

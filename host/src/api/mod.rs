@@ -29,7 +29,7 @@ mod sse;
 #[cfg(test)]
 mod testing;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -77,6 +77,21 @@ where
         .layer(axum::middleware::from_fn(access::record))
 }
 
+/// The route that a path belongs to, for metrics; `other` for an unknown one.
+fn route_of(path: &str) -> &'static str {
+    static PATHS: LazyLock<Vec<&str>> =
+        LazyLock::new(|| routes().into_iter().map(|route| route.path).collect());
+    let matches = |route: &&&str| match route.split_once("{*") {
+        Some((prefix, _)) => path.len() > prefix.len() && path.starts_with(prefix),
+        None => {
+            let (ours, theirs) = (route.split('/'), path.split('/'));
+            ours.clone().count() == theirs.clone().count()
+                && ours.zip(theirs).all(|(ours, theirs)| ours == theirs || ours.starts_with('{'))
+        }
+    };
+    PATHS.iter().find(matches).copied().unwrap_or("other")
+}
+
 /// One route; the table is what the documentation is tested against.
 struct Route {
     #[cfg_attr(not(test), expect(dead_code, reason = "only the test of the documentation reads it"))]
@@ -97,6 +112,7 @@ fn routes() -> Vec<Route> {
         route("GET", "/health", get(health::health)),
         route("GET", "/live", get(health::live)),
         route("GET", "/ready", get(health::ready)),
+        route("GET", "/metrics", get(admin::metrics)),
         route("GET", "/admin/models", get(admin::models)),
         route("POST", "/admin/models/{*action}", post(admin::change_model)),
         route("GET", "/admin/plugins", get(admin::plugins)),

@@ -25,6 +25,7 @@ use super::error::{EngineError, FailureCause, WorkerFailure};
 use super::job::JobEvent;
 use super::lifecycle::{self, ModelEntry};
 use super::loaded::Loaded;
+use crate::metrics::METRICS;
 use crate::plugins::JobReceiver;
 
 /// Recoveries of a job into workers that end without a token for anybody; the next failure is the client's to know.
@@ -103,6 +104,7 @@ struct Journal {
     crashes: u32,
     /// When the worker failed, until the next token.
     failed_at: Option<Instant>,
+    last_token_at: Option<Instant>,
     /// The right to run.
     permit: Option<Permit>,
 }
@@ -135,11 +137,14 @@ pub(super) fn start(
             return Err(EngineError::QueueFull { model: entry.spec().id.clone(), waiting });
         }
         Entry::Later(place) => (State::Queued(turn(place, request.deadline_ms).boxed()), None),
-        Entry::Now(permit) => match Running::start(model, &request, None) {
-            Ok(running) => (State::Running(running), Some(permit)),
-            Err(EngineError::Worker(_)) => (State::lost(model), Some(permit)),
-            Err(error) => return Err(error),
-        },
+        Entry::Now(permit) => {
+            METRICS.queued(&entry.spec().id, Duration::ZERO);
+            match Running::start(model, &request, None) {
+                Ok(running) => (State::Running(running), Some(permit)),
+                Err(EngineError::Worker(_)) => (State::lost(model), Some(permit)),
+                Err(error) => return Err(error),
+            }
+        }
     };
     let journal = Journal {
         request: Arc::new(request),
@@ -151,6 +156,7 @@ pub(super) fn start(
         in_vain: 0,
         crashes: 0,
         failed_at: None,
+        last_token_at: None,
         permit,
     };
     Ok(JobStream { state, journal, shared: Arc::clone(shared), _token: shared.jobs.token() })
@@ -183,6 +189,7 @@ impl JobStream {
                 State::Ended => return Poll::Ready(None),
                 State::Queued(turn) => match ready!(turn.poll_unpin(context)) {
                     Ok(permit) => {
+                        METRICS.queued(&self.journal.entry.spec().id, self.journal.started.elapsed());
                         self.journal.permit = Some(permit);
                         match self.journal.rest() {
                             // The model may have been replaced or unloaded meanwhile.
@@ -270,6 +277,11 @@ impl Journal {
                     let pause_ms = failed_at.elapsed().as_millis() as u64;
                     tracing::info!(model = self.entry.spec().id, pause_ms, "a stream goes on");
                 }
+                let (model, now) = (&self.entry.spec().id, Instant::now());
+                match self.last_token_at.replace(now) {
+                    None => METRICS.first_token(model, now.duration_since(self.started)),
+                    Some(last) => METRICS.inter_token(model, now.duration_since(last)),
+                }
                 self.tokens.push(token.token);
             }
             JobEvent::Usage(_) | JobEvent::Progress { .. } | JobEvent::Done { .. } | JobEvent::Failed(_) => {}
@@ -298,6 +310,7 @@ impl Journal {
         if self.crashes >= CRASHES_MAX {
             shared.poison.remember(&self.entry.spec().id, &self.request, failure);
             shared.pool.forgive(&failure.plugin);
+            METRICS.recovered(&self.entry.spec().id, "poison");
             return Err(EngineError::Poison(Arc::clone(failure)));
         }
         let can_resume = self.request.task == Task::Generate || self.tokens.is_empty();
@@ -307,8 +320,10 @@ impl Journal {
             || self.recoveries > RECOVERIES_MAX
             || shared.closing.load(Ordering::Acquire)
         {
+            METRICS.recovered(&self.entry.spec().id, "lost");
             return Err(lost());
         }
+        METRICS.recovered(&self.entry.spec().id, "moved");
         self.failed_at.get_or_insert_with(Instant::now);
         Ok(self.go(shared, self.rest()?, Some(failure)))
     }

@@ -20,6 +20,7 @@ use super::memory;
 use super::pool::PluginSlot;
 use super::self_test::{self, SelfTestError};
 use super::version::PluginVersion;
+use crate::metrics::METRICS;
 use crate::plugins::discover::{self, FoundPlugin, VersionError};
 
 /// How long a new version is watched; trouble in this time brings the old one back.
@@ -153,7 +154,9 @@ pub(super) async fn swap(
     let slot = shared.pool.slot(name).ok_or_else(|| SwapError::UnknownPlugin(name.to_owned()))?;
     let _guard = slot.swapping.try_lock().map_err(|_| SwapError::Busy(name.to_owned()))?;
     let found = discover::version(&shared.plugins_dir, name, request.version.as_deref())?;
-    let (old, report) = replace(shared, slot, found, request).await?;
+    let replaced = replace(shared, slot, found, request).await;
+    METRICS.swapped(name, if replaced.is_ok() { "done" } else { "refused" });
+    let (old, report) = replaced?;
     let new = slot.current();
     if let Err(error) = discover::activate(&new.found.dir) {
         tracing::warn!(plugin = name, "the swap holds until the next start only: {error}");
@@ -364,6 +367,7 @@ async fn watch(shared: Arc<Shared>, name: String, new: Arc<PluginVersion>, old: 
     let request = SwapRequest { version: None, mode: None, drain_timeout: Duration::ZERO };
     match replace(&shared, slot, old.found.clone(), &request).await {
         Ok(_) => {
+            METRICS.swapped(&name, "rolled_back");
             if let Err(error) = discover::activate(&old.found.dir) {
                 tracing::warn!(plugin = name, "the old version holds until the next start only: {error}");
             }

@@ -486,7 +486,7 @@ trait JobOwner {
 impl JobOwner for Weak<Shared> {
     fn cancel(&self, job: JobId) {
         if let Some(shared) = self.upgrade()
-            && shared.jobs.close(job)
+            && shared.jobs.give_up(job)
         {
             let _ = shared.send(&ToWorker::Cancel { job });
         }

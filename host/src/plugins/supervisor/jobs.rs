@@ -14,6 +14,7 @@ use super::super::protocol::{JobId, ModelId, WireEvent};
 use super::super::wire::{Received, event_from_wire};
 use super::{JobOwner, Shared};
 use crate::engine::{EngineError, JobEvent, WorkerFailure};
+use crate::metrics::METRICS;
 
 /// Most events that wait for a slow reader; one more ends the job with an error and cancels it.
 const QUEUE_EVENTS_MAX: u32 = 65_536;
@@ -85,6 +86,8 @@ struct Table {
     jobs: HashMap<JobId, JobQueue>,
     /// Models that have jobs.
     busy: HashMap<ModelId, Activity>,
+    /// Jobs that were given up and have not ended in the plugin.
+    stopping: HashMap<JobId, Instant>,
 }
 
 /// What a model does.
@@ -122,9 +125,15 @@ impl JobTable {
         JobReceiver { job, owner, receiver, waiting, ended: false }
     }
 
-    /// Forgets a job. Returns whether it was there.
-    pub(super) fn close(&self, job: JobId) -> bool {
-        self.table.lock().remove(job).is_some()
+    /// Gives a job up; its end in the plugin is still awaited, to measure it. Returns whether it was there.
+    pub(super) fn give_up(&self, job: JobId) -> bool {
+        let mut table = self.table.lock();
+        let was_there = table.remove(job).is_some();
+        if was_there {
+            METRICS.cancelled();
+            table.stopping.insert(job, Instant::now());
+        }
+        was_there
     }
 
     /// The longest time for which a model with jobs has sent no event of any of them.
@@ -156,7 +165,14 @@ impl JobTable {
         let mut guard = self.table.lock();
         let table = &mut *guard;
         // Events of a job that was cancelled are expected for a while.
-        let Some(queue) = table.jobs.get(&job) else { return Delivery::Fine };
+        let Some(queue) = table.jobs.get(&job) else {
+            if event.is_terminal()
+                && let Some(since) = table.stopping.remove(&job)
+            {
+                METRICS.stopped(since.elapsed());
+            }
+            return Delivery::Fine;
+        };
         if let Some(activity) = table.busy.get_mut(&queue.model) {
             activity.alive_at = Instant::now();
         }

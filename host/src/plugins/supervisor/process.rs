@@ -21,6 +21,7 @@ use super::super::wire::Decoder;
 use super::super::worker::{self, Host};
 use super::{OnEnd, Shared, WorkerOptions, place};
 use crate::engine::{FailureCause, WorkerFailure};
+use crate::metrics::METRICS;
 
 /// How long a worker may take to end after its connection closed, before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
@@ -120,6 +121,12 @@ async fn keep(
     } else {
         tracing::error!("{failure}");
     }
+    let outcome = match cause {
+        FailureCause::Plugin => "crashed",
+        FailureCause::Outside => "killed",
+        FailureCause::Host => "retired",
+    };
+    METRICS.worker_ended(&failure.plugin, outcome);
     on_end.tell(&failure);
     // Before the jobs are told: those that go on elsewhere must not find this worker alive.
     shared.ended.send_replace(Some(Arc::clone(&failure)));

@@ -1,0 +1,303 @@
+//! What the host counts and measures, for Prometheus. `docs/metrics.md` explains each; [`Metric`] names them all.
+//!
+//! One registry for the process: what is counted happens in places that have nothing else in common.
+
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Everything that is counted or measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Requests that have ended.
+    Requests,
+    /// From a job's submission to its turn.
+    QueueSeconds,
+    /// From a job's submission to its first token.
+    TimeToFirstTokenSeconds,
+    /// Between two tokens of a job.
+    InterTokenSeconds,
+    /// Tokens of prompts and answers.
+    Tokens,
+    /// Jobs that were given up.
+    Cancels,
+    /// From giving a job up to its end in the plugin.
+    CancelStopSeconds,
+    /// Workers that have ended.
+    WorkerEnds,
+    /// Swaps of plugins.
+    Swaps,
+    /// Jobs whose worker ended under them.
+    Recoveries,
+    /// Memory of loaded models.
+    MemoryBytes,
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Requests,
+        Self::QueueSeconds,
+        Self::TimeToFirstTokenSeconds,
+        Self::InterTokenSeconds,
+        Self::Tokens,
+        Self::Cancels,
+        Self::CancelStopSeconds,
+        Self::WorkerEnds,
+        Self::Swaps,
+        Self::Recoveries,
+        Self::MemoryBytes,
+    ];
+
+    /// The name that Prometheus sees, without `_total`, which counters get.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "pajamas_requests",
+            Self::QueueSeconds => "pajamas_queue_seconds",
+            Self::TimeToFirstTokenSeconds => "pajamas_time_to_first_token_seconds",
+            Self::InterTokenSeconds => "pajamas_inter_token_seconds",
+            Self::Tokens => "pajamas_tokens",
+            Self::Cancels => "pajamas_cancels",
+            Self::CancelStopSeconds => "pajamas_cancel_stop_seconds",
+            Self::WorkerEnds => "pajamas_worker_ends",
+            Self::Swaps => "pajamas_swaps",
+            Self::Recoveries => "pajamas_recoveries",
+            Self::MemoryBytes => "pajamas_memory_bytes",
+        }
+    }
+
+    /// One line for whoever looks at the numbers.
+    fn help(self) -> &'static str {
+        match self {
+            Self::Requests => "HTTP requests that have ended",
+            Self::QueueSeconds => "time from the submission of a job to its turn",
+            Self::TimeToFirstTokenSeconds => "time from the submission of a job to its first token",
+            Self::InterTokenSeconds => "time between two tokens of a job",
+            Self::Tokens => "tokens of prompts and answers",
+            Self::Cancels => "jobs that were given up, most often because the client went away",
+            Self::CancelStopSeconds => "time from giving a job up to its end in the plugin",
+            Self::WorkerEnds => "worker processes that have ended",
+            Self::Swaps => "swaps of plugins",
+            Self::Recoveries => "jobs whose worker ended under them",
+            Self::MemoryBytes => "measured memory of the loaded models",
+        }
+    }
+}
+
+/// Labels of a request.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The route, or `other`.
+    pub route: String,
+    /// The answer's status.
+    pub status: u16,
+}
+
+/// Labels of what happens to a model.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ModelLabels {
+    /// The model's id.
+    pub model: String,
+}
+
+/// Labels of tokens.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TokenLabels {
+    /// `prompt` or `completion`.
+    pub kind: &'static str,
+}
+
+/// Labels of what happens to a plugin.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PluginLabels {
+    /// The plugin.
+    pub plugin: String,
+    /// What became of it.
+    pub outcome: &'static str,
+}
+
+/// Labels of recoveries.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RecoveryLabels {
+    /// The model's id.
+    pub model: String,
+    /// `moved`, `lost` or `poison`.
+    pub outcome: &'static str,
+}
+
+/// Labels of memory.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DeviceLabels {
+    device: String,
+}
+
+type Seconds = Family<ModelLabels, Histogram, fn() -> Histogram>;
+
+/// The process's counters and histograms.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    queue: Seconds,
+    first_token: Seconds,
+    inter_token: Seconds,
+    tokens: Family<TokenLabels, Counter>,
+    cancels: Counter,
+    cancel_stop: Histogram,
+    worker_ends: Family<PluginLabels, Counter>,
+    swaps: Family<PluginLabels, Counter>,
+    recoveries: Family<RecoveryLabels, Counter>,
+    memory: Family<DeviceLabels, Gauge<u64, AtomicU64>>,
+}
+
+/// The one instance.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// From a tenth of a millisecond to a hundred seconds.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 2.0, 21))
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let by_model = || Seconds::new_with_constructor(seconds as fn() -> Histogram);
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            queue: by_model(),
+            first_token: by_model(),
+            inter_token: by_model(),
+            tokens: Family::default(),
+            cancels: Counter::default(),
+            cancel_stop: seconds(),
+            worker_ends: Family::default(),
+            swaps: Family::default(),
+            recoveries: Family::default(),
+            memory: Family::default(),
+        };
+        for metric in Metric::ALL {
+            metrics.register(metric);
+        }
+        metrics
+    }
+
+    fn register(&mut self, metric: Metric) {
+        let (name, help, registry) = (metric.name(), metric.help(), &mut self.registry);
+        match metric {
+            Metric::Requests => registry.register(name, help, self.requests.clone()),
+            Metric::QueueSeconds => registry.register(name, help, self.queue.clone()),
+            Metric::TimeToFirstTokenSeconds => registry.register(name, help, self.first_token.clone()),
+            Metric::InterTokenSeconds => registry.register(name, help, self.inter_token.clone()),
+            Metric::Tokens => registry.register(name, help, self.tokens.clone()),
+            Metric::Cancels => registry.register(name, help, self.cancels.clone()),
+            Metric::CancelStopSeconds => registry.register(name, help, self.cancel_stop.clone()),
+            Metric::WorkerEnds => registry.register(name, help, self.worker_ends.clone()),
+            Metric::Swaps => registry.register(name, help, self.swaps.clone()),
+            Metric::Recoveries => registry.register(name, help, self.recoveries.clone()),
+            Metric::MemoryBytes => registry.register(name, help, self.memory.clone()),
+        }
+    }
+
+    /// A request has ended.
+    pub fn request(&self, route: &str, status: u16, prompt_tokens: u64, completion_tokens: u64) {
+        self.requests.get_or_create(&RequestLabels { route: route.to_owned(), status }).inc();
+        for (kind, count) in [("prompt", prompt_tokens), ("completion", completion_tokens)] {
+            if count > 0 {
+                self.tokens.get_or_create(&TokenLabels { kind }).inc_by(count);
+            }
+        }
+    }
+
+    /// A job's turn has come.
+    pub fn queued(&self, model: &str, time: Duration) {
+        self.queue.get_or_create(&of(model)).observe(time.as_secs_f64());
+    }
+
+    /// A job's first token has come.
+    pub fn first_token(&self, model: &str, time: Duration) {
+        self.first_token.get_or_create(&of(model)).observe(time.as_secs_f64());
+    }
+
+    /// A further token has come.
+    pub fn inter_token(&self, model: &str, time: Duration) {
+        self.inter_token.get_or_create(&of(model)).observe(time.as_secs_f64());
+    }
+
+    /// A job was given up.
+    pub fn cancelled(&self) {
+        self.cancels.inc();
+    }
+
+    /// A job that was given up has ended in the plugin.
+    pub fn stopped(&self, time: Duration) {
+        self.cancel_stop.observe(time.as_secs_f64());
+    }
+
+    /// A worker has ended: `crashed`, `killed` or `retired`.
+    pub fn worker_ended(&self, plugin: &str, outcome: &'static str) {
+        self.worker_ends.get_or_create(&PluginLabels { plugin: plugin.to_owned(), outcome }).inc();
+    }
+
+    /// A swap has ended: `done`, `refused` or `rolled_back`.
+    pub fn swapped(&self, plugin: &str, outcome: &'static str) {
+        self.swaps.get_or_create(&PluginLabels { plugin: plugin.to_owned(), outcome }).inc();
+    }
+
+    /// A job's worker has ended under it: `moved`, `lost` or `poison`.
+    pub fn recovered(&self, model: &str, outcome: &'static str) {
+        self.recoveries.get_or_create(&RecoveryLabels { model: model.to_owned(), outcome }).inc();
+    }
+
+    /// All of it, in the text format of OpenMetrics, with what models take at the moment, by device.
+    ///
+    /// # Errors
+    /// Never: writing to a string does not fail.
+    pub fn text(&self, memory: &[(String, u64)]) -> Result<String, std::fmt::Error> {
+        self.memory.clear();
+        for (device, bytes) in memory {
+            self.memory.get_or_create(&DeviceLabels { device: device.clone() }).inc_by(*bytes);
+        }
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn of(model: &str) -> ModelLabels {
+    ModelLabels { model: model.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_explains_every_metric_and_all_are_in_the_text() {
+        let documentation = include_str!("../../docs/metrics.md");
+        let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
+        metrics.request("/v1/models", 200, 1, 1);
+        metrics.queued("m", second);
+        metrics.first_token("m", second);
+        metrics.inter_token("m", second);
+        metrics.cancelled();
+        metrics.stopped(second);
+        metrics.worker_ended("p", "crashed");
+        metrics.swapped("p", "done");
+        metrics.recovered("m", "moved");
+        let text = metrics.text(&[("cpu".to_owned(), 7)]).unwrap();
+        for metric in Metric::ALL {
+            let name = metric.name();
+            assert!(documentation.contains(&format!("| `{name}")), "docs/metrics.md lacks {name}");
+            assert!(text.contains(&format!("# HELP {name} ")), "{name}: {text}");
+        }
+        assert!(text.contains("pajamas_memory_bytes{device=\"cpu\"} 7"), "{text}");
+    }
+}
