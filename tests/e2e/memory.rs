@@ -137,3 +137,28 @@ async fn models_are_preloaded_and_leave_when_nobody_uses_them() {
     assert_eq!(host.post("/admin/models/b/unload", &json!({})).await.status, 200);
     eventually("no worker is left", || host.workers().is_empty()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_loaded_is_not_tried_again_at_once() {
+    let host = three_models(["[options]\nno_such_option = 1\n", "", ""], "");
+    let failed = host.chat("a", "hello").await;
+    assert_eq!(failed.body["error"]["code"], "load_failed", "{failed:?}");
+    let again = host.post_with("/v1/chat/completions", &[], &chat("a", "hello", json!({}))).await;
+    assert_eq!(again.status(), 503);
+    let seconds: u64 = again.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
+    assert!((1..=2).contains(&seconds), "{seconds}");
+    let again: Value = again.json().await.expect("JSON");
+    assert_eq!(again["error"]["code"], "cooling_down", "{again}");
+    assert!(
+        again["error"]["message"].as_str().is_some_and(|text| text.contains("no_such_option")),
+        "{again}"
+    );
+    // An operator need not wait, and others are not affected.
+    let by_operator = host.post("/admin/models/a/load", &json!({})).await;
+    assert_eq!(by_operator.body["error"]["code"], "load_failed", "{by_operator:?}");
+    assert_eq!(host.chat("b", "hello").await.text(), "hello");
+    let started = Instant::now();
+    while host.chat("a", "hello").await.body["error"]["code"] != "load_failed" {
+        assert!(started.elapsed() < PATIENCE, "never tried again");
+    }
+}

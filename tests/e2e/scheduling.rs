@@ -59,6 +59,19 @@ async fn a_client_with_one_request_is_not_starved_by_one_with_thirty_two() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_priority_is_a_wish_that_the_key_limits() {
+    let setup = Setup::echo();
+    let key = format!("Bearer {}", setup.key(&["user", "--priority", "low"]));
+    let host = setup.start();
+    let body = json!({"model": "parrot", "messages": [{"role": "user", "content": "hello"}]});
+    for (priority, status) in [("low", 200), ("high", 200), ("urgent", 400)] {
+        let headers = [("authorization", key.as_str()), ("x-priority", priority)];
+        let answer = host.post_with("/v1/chat/completions", &headers, &body).await;
+        assert_eq!(answer.status().as_u16(), status, "{priority}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_counts_the_wait() {
     let Some((host, _)) = two_slots(16, &[]) else { return };
     let host = Arc::new(host);

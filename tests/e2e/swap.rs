@@ -340,3 +340,33 @@ async fn metrics_tell_what_has_happened() {
         assert!(started.elapsed() < PATIENCE, "{missing:?} are missing in\n{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_on_disk_is_swapped_when_it_is_watched() {
+    let host = two_echoes().arg("--watch").start();
+    host.expect_echo().await;
+    let model = async || host.get("/admin/models").await.body["data"][0].clone();
+    assert_eq!(model().await["info"]["context_length"], 4096);
+    // As an installation does it: the whole file, in one step.
+    let replace = |path: &str, text: &str| {
+        let (target, draft) = (host.path(path), host.path("draft"));
+        std::fs::write(&draft, text).expect("draft");
+        std::fs::rename(draft, target).expect("rename");
+    };
+    replace("models/parrot.echo", "context_length = 77\n");
+    let started = Instant::now();
+    while model().await["info"]["context_length"] != 77 {
+        assert!(started.elapsed() < PATIENCE, "the model was never swapped: {}", host.log.text());
+    }
+    host.expect_echo().await;
+    replace("plugins/echo/active", "1.1.0");
+    let started = Instant::now();
+    while version(&host, "echo").await != "1.1.0" {
+        assert!(started.elapsed() < PATIENCE, "the plugin was never swapped: {}", host.log.text());
+    }
+    host.expect_echo().await;
+    // A model that is broken does not take the place of one that is not.
+    replace("models/parrot.echo", "no such field");
+    eventually("the failure is in the log", || host.log.text().contains("the swap failed")).await;
+    host.expect_echo().await;
+}

@@ -12,6 +12,7 @@ use clap::Args;
 
 use crate::build::{self, Built};
 use crate::chat_client;
+use crate::files;
 use crate::host_process::HostProcess;
 use crate::models;
 use crate::process;
@@ -52,7 +53,32 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
         process::run(cargo.env("PAJAMAS_TEST_FIXTURES", &built.fixtures))?;
     }
     round_trip(&built, &client)?;
-    generate(&built, &client, &models, args)
+    generate(&built, &client, &models, args)?;
+    live(&built, &client, &models)
+}
+
+/// What clients notice of swaps and of deaths: the host with the gguf plugin in two versions, which differ in name only.
+fn live(built: &Built, client: &Path, models: &Path) -> Result<()> {
+    let plugins = built.fixtures.with_file_name("bench-plugins");
+    files::remove_folder(&plugins)?;
+    for version in ["1.0.0", "1.1.0"] {
+        let (from, to) = (built.plugins.join("gguf"), plugins.join("gguf").join(version));
+        let manifest = fs::read_to_string(from.join("plugin.toml")).context("plugin.toml of gguf")?;
+        let renamed = manifest.lines().map(|line| match line.strip_prefix("version =") {
+            Some(_) => format!("version = \"{version}\"\n"),
+            None => format!("{line}\n"),
+        });
+        for entry in fs::read_dir(from.join("lib")).context("the gguf plugin's lib folder")? {
+            let library = entry?.path();
+            files::install(&library, &to.join("lib").join(library.file_name().unwrap_or_default()))?;
+        }
+        fs::write(to.join("plugin.toml"), renamed.collect::<String>())?;
+    }
+    fs::write(plugins.join("gguf/active"), "1.0.0")?;
+    let host = start_host(built, &plugins, models, &[])?;
+    let (url, pid) = (format!("http://{}", host.address()), host.pid().to_string());
+    process::run(Command::new(client).args(["live", "--url", &url, "--pid", &pid]))?;
+    host.stop()
 }
 
 /// The host with the echo plugin, beside a bare handler that the client brings.

@@ -52,6 +52,11 @@ impl HostProcess {
         &self.address
     }
 
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it ends by itself or after Ctrl-C.
     pub(crate) fn wait(mut self) -> Result<()> {
         let status = self.child.wait().context("could not wait for the host")?;

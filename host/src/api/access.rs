@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use super::limits::{Limits, REQUEST_ID_BYTES_MAX};
+use crate::engine::{Caller, Priority};
 use crate::keys::Account;
 use crate::metrics::METRICS;
 
@@ -20,6 +21,7 @@ use crate::metrics::METRICS;
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
+const PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 /// Asked every few seconds by whatever supervises the server: of interest only to those who look for it.
 const PROBES: [&str; 3] = ["/health", "/live", "/ready"];
 
@@ -41,8 +43,7 @@ pub(super) struct AccessRecord {
     model: OnceLock<String>,
     /// Whose request it is; pays for its tokens.
     account: OnceLock<Arc<Account>>,
-    /// How long the client wants to wait, in milliseconds.
-    timeout_ms: Option<u64>,
+    wishes: Wishes,
     prompt_tokens: AtomicU64,
     completion_tokens: AtomicU64,
 }
@@ -53,11 +54,10 @@ pub(super) async fn record(mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method = %request.method(), path);
     let mut record = AccessRecord::new(span.clone(), is_probe(path));
-    let timeout_ms = match timeout_ms(request.headers()) {
-        Ok(timeout_ms) => timeout_ms,
+    record.wishes = match Wishes::read(request.headers()) {
+        Ok(wishes) => wishes,
         Err(error) => return with_id(error.into_response(), id),
     };
-    record.timeout_ms = timeout_ms;
     record.route = super::route_of(path);
     let record = Arc::new(record);
     request.extensions_mut().insert(record.clone());
@@ -71,13 +71,33 @@ fn with_id(mut response: Response, id: HeaderValue) -> Response {
     response
 }
 
-/// How long the client wants to wait: `X-Request-Timeout`, in seconds as for Envoy and others, fractions allowed.
-fn timeout_ms(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
-    let Some(value) = headers.get(REQUEST_TIMEOUT) else { return Ok(None) };
-    let seconds = value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
-    let seconds = seconds.filter(|seconds| *seconds > 0.0 && seconds.is_finite());
-    let problem = || ApiError::invalid("x-request-timeout", "expected a number of seconds above 0");
-    Ok(Some((seconds.ok_or_else(problem)? * 1000.0).ceil() as u64))
+/// What a client wishes in headers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wishes {
+    /// How long the answer is of use: `X-Request-Timeout`, in seconds as for Envoy and others, fractions allowed.
+    timeout_ms: Option<u64>,
+    /// How urgent it is: `X-Priority`.
+    priority: Option<Priority>,
+}
+
+impl Wishes {
+    fn read(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let text =
+            |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
+        let seconds = |text: &str| {
+            let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && seconds.is_finite());
+            let problem = || ApiError::invalid("x-request-timeout", "expected a number of seconds above 0");
+            seconds.map(|seconds| (seconds * 1000.0).ceil() as u64).ok_or_else(problem)
+        };
+        let priority = |text: &str| {
+            let known = <Priority as clap::ValueEnum>::from_str(text, true);
+            known.map_err(|_| ApiError::invalid("x-priority", "expected low, normal or high"))
+        };
+        Ok(Self {
+            timeout_ms: text(&REQUEST_TIMEOUT).map(seconds).transpose()?,
+            priority: text(&PRIORITY).map(priority).transpose()?,
+        })
+    }
 }
 
 /// Whether the path only tells that the server is there.
@@ -96,7 +116,7 @@ impl AccessRecord {
             streaming: AtomicBool::new(false),
             model: OnceLock::new(),
             account: OnceLock::new(),
-            timeout_ms: None,
+            wishes: Wishes::default(),
             prompt_tokens: AtomicU64::new(0),
             completion_tokens: AtomicU64::new(0),
         }
@@ -117,12 +137,18 @@ impl AccessRecord {
 
     /// How long the request may take: what the client says, up to what the operator does.
     pub(super) fn deadline_ms(&self, limits: Limits) -> u64 {
-        self.timeout_ms.unwrap_or(u64::MAX).min(limits.deadline_ms)
+        self.wishes.timeout_ms.unwrap_or(u64::MAX).min(limits.deadline_ms)
     }
 
-    /// Whose turn it is when requests wait: the key, or nobody's.
-    pub(super) fn caller(&self) -> &str {
-        self.account.get().map_or("", |account| account.id())
+    /// Whose turn it is when requests wait: the key's, with its priority or a lower one that the client wishes.
+    pub(super) fn caller(&self) -> Caller<'_> {
+        let account = self.account.get();
+        let highest = account.map_or(Priority::High, |account| account.priority());
+        let usual = account.map_or(Priority::Normal, |account| account.priority());
+        Caller {
+            name: account.map_or("", |account| account.id()),
+            priority: self.wishes.priority.map_or(usual, |wish| wish.min(highest)),
+        }
     }
 
     pub(super) fn add_prompt_tokens(&self, count: u32) {

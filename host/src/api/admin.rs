@@ -19,7 +19,8 @@ use super::access::AccessRecord;
 use super::error::{ApiError, Category};
 use super::models::state_name;
 use crate::engine::{
-    ModelState, ModelStatus, PluginState, PluginStatus, SwapError, SwapMode, SwapReport, SwapRequest,
+    ModelState, ModelStatus, ModelSwapError, PluginState, PluginStatus, SwapError, SwapMode, SwapReport,
+    SwapRequest,
 };
 use crate::metrics::METRICS;
 
@@ -64,7 +65,7 @@ pub(super) async fn plugins(State(state): State<ApiState>) -> Json<List<AdminPlu
     Json(List { data: state.engine.plugins().into_iter().map(AdminPlugin::new).collect() })
 }
 
-/// `POST /admin/models/{id}/load` and `…/unload`; names may contain slashes, so the action is what follows the last.
+/// `POST /admin/models/{id}/load`, `…/unload` and `…/swap`; names may contain slashes, so the action is what follows the last.
 ///
 /// # Errors
 /// When the model does not exist, cannot be loaded, or a web page of another origin asks.
@@ -80,14 +81,23 @@ pub(super) async fn change_model(
 ) -> Result<Response, ApiError> {
     refuse_other_origins(&headers)?;
     let (id, action) = action.rsplit_once('/').unwrap_or(("", &action));
-    if !matches!(action, "load" | "unload") || id.is_empty() {
-        let message = format!("there is no route POST {}: the path ends with /load or /unload", uri.path());
+    if !matches!(action, "load" | "unload" | "swap") || id.is_empty() {
+        let message =
+            format!("there is no route POST {}: the path ends with /load, /unload or /swap", uri.path());
         return Err(ApiError::new(StatusCode::NOT_FOUND, Category::NotFound, "route_not_found", message));
     }
     record.set_model(id);
+    if action == "swap" {
+        let drain_timeout = Duration::from_millis(DRAIN_MS_DEFAULT.into());
+        return match state.engine.swap_model(id, drain_timeout).await {
+            Ok(report) => Ok(Json(report).into_response()),
+            Err(ModelSwapError::Engine(error)) => Err(error.into()),
+            Err(ModelSwapError::Swap(error)) => Err(swap_error(&state, &error)),
+        };
+    }
     let changed = if action == "load" {
         let was_ready = state.engine.model(id).is_some_and(|model| matches!(model.state, ModelState::Ready));
-        state.engine.acquire(id).await?;
+        state.engine.load(id).await?;
         !was_ready
     } else {
         state.engine.unload(id).await?
@@ -152,9 +162,10 @@ fn swap_error(state: &ApiState, error: &SwapError) -> ApiError {
         SwapError::UnknownPlugin(name) => return no_such_plugin(state, name),
         SwapError::Version(_) => (StatusCode::NOT_FOUND, Category::NotFound, "version_not_found"),
         SwapError::Busy(_) => (StatusCode::CONFLICT, Category::InvalidRequest, "swap_in_progress"),
-        SwapError::Unfit { .. } | SwapError::Load { .. } | SwapError::SelfTest { .. } => {
-            (StatusCode::UNPROCESSABLE_ENTITY, Category::Server, "swap_failed")
-        }
+        SwapError::Unfit { .. }
+        | SwapError::Load { .. }
+        | SwapError::SelfTest { .. }
+        | SwapError::NoRoom { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Category::Server, "swap_failed"),
     };
     let message = format!("{}; the old version still serves", crate::error_chain(error));
     ApiError::new(status, category, code, message)

@@ -190,6 +190,7 @@ impl From<EngineError> for ApiError {
             EngineError::Quarantined { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Server, "plugin_quarantined")
             }
+            EngineError::CoolingDown { .. } => (StatusCode::SERVICE_UNAVAILABLE, Server, "cooling_down"),
             EngineError::QueueFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, Overloaded, "overloaded"),
             EngineError::OutOfMemory { .. } => (StatusCode::SERVICE_UNAVAILABLE, Overloaded, "out_of_memory"),
             EngineError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, Overloaded, "shutting_down"),
@@ -201,7 +202,12 @@ impl From<EngineError> for ApiError {
         };
         let names_model =
             matches!(error, EngineError::UnknownModel { .. } | EngineError::UnsupportedTask { .. });
+        let retry_after_s = match &error {
+            EngineError::CoolingDown { retry_after_s, .. } => Some(*retry_after_s),
+            _ => None,
+        };
         Self {
+            retry_after_s,
             param: names_model.then(|| "model".to_owned()),
             retryable: error.is_retryable(),
             ..Self::new(status, category, code, error.to_string())
@@ -304,6 +310,12 @@ mod tests {
                 EngineError::OutOfMemory { model: "m".into(), needed_bytes: 2, limit_bytes: 1 },
                 503,
                 "out_of_memory",
+                true,
+            ),
+            (
+                EngineError::CoolingDown { model: "m".into(), reason: "why".into(), retry_after_s: 3 },
+                503,
+                "cooling_down",
                 true,
             ),
             (EngineError::QueueFull { model: "m".into(), waiting: 9 }, 503, "overloaded", true),

@@ -174,6 +174,7 @@ fn engine_exit(error: &EngineError) -> Exit {
         EngineError::NoPlugin { .. }
         | EngineError::Quarantined { .. }
         | EngineError::QueueFull { .. }
+        | EngineError::CoolingDown { .. }
         | EngineError::OutOfMemory { .. } => Exit::Unavailable,
         EngineError::Load { error, .. } | EngineError::Plugin(error) => plugin_exit(error.kind()),
         EngineError::Worker(_) | EngineError::Poison(_) => Exit::Internal,

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Error;
 use super::print::{Printer, list};
 use crate::config::Config;
+use crate::engine::Priority;
 use crate::keys::{Key, KeyFile, KeyLimits, Scope};
 
 #[derive(Debug, clap::Subcommand)]
@@ -27,6 +28,9 @@ pub(super) struct CreateArgs {
     /// What it may be used for
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [ScopeArg::Infer])]
     scope: Vec<ScopeArg>,
+    /// The highest priority that its requests may have, and the one that they have by default
+    #[arg(long, value_enum, default_value_t)]
+    priority: Priority,
     /// Requests that it may make within a minute [default: any number]
     #[arg(long, value_name = "N")]
     requests_per_minute: Option<u32>,
@@ -60,6 +64,7 @@ pub(super) fn run(config: &Config, command: &KeysCommand, json: bool) -> Result<
         KeysCommand::Create(args) => {
             let scopes: Vec<Scope> = args.scope.iter().map(|scope| (*scope).into()).collect();
             let limits = KeyLimits {
+                priority: args.priority,
                 requests_per_minute: args.requests_per_minute,
                 tokens_per_minute: args.tokens_per_minute,
             };
@@ -87,7 +92,7 @@ fn print_list<W: Write>(printer: &mut Printer<W>, keys: &[Key], json: bool) -> R
     if json {
         let document = |key: &Key| {
             json!({
-                "id": key.id, "name": key.name, "scopes": key.scopes, "created_unix_s": key.created_unix_s,
+                "id": key.id, "name": key.name, "scopes": key.scopes, "priority": key.priority, "created_unix_s": key.created_unix_s,
                 "requests_per_minute": key.requests_per_minute, "tokens_per_minute": key.tokens_per_minute,
             })
         };

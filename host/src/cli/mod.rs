@@ -64,6 +64,9 @@ struct GlobalArgs {
     /// Allow an address that other machines can reach, although no key is asked for
     #[arg(long, global = true)]
     insecure: bool,
+    /// Swap plugins and models whose files change
+    #[arg(long, global = true)]
+    watch: bool,
     /// What to log: off, error, warn, info, debug, trace, or directives [default: info when serving, else warn]
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<LogFilter>,
@@ -239,6 +242,7 @@ impl GlobalArgs {
             plugins_dir: self.plugins.clone(),
             models_dirs: (!self.models.is_empty()).then(|| self.models.clone()),
             in_process: self.in_process.then_some(true),
+            watch: self.watch.then_some(true),
             log: RawLog { level: self.log_level.clone(), format: self.log_format },
             ..RawConfig::default()
         }

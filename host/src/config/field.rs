@@ -28,6 +28,7 @@ pub const FIELDS: &[Field] = &[
     field("models_dirs", Some("--models"), Kind::Paths),
     field("cache_dir", None, Kind::Text),
     field("keys_file", None, Kind::Text),
+    field("watch", Some("--watch"), Kind::Boolean),
     field("in_process", Some("--in-process"), Kind::Boolean),
     field("drain_timeout_ms", None, Kind::Number),
     field("log.level", Some("--log-level"), Kind::Text),

@@ -46,6 +46,8 @@ pub struct Config {
     pub models_dirs: Vec<PathBuf>,
     /// Folder for what can be made again: probe results, and each plugin's own cache.
     pub cache_dir: PathBuf,
+    /// Whether plugins and models are swapped when their files change.
+    pub watch: bool,
     /// The API keys; `None` when the user has no home and named no file. Without a key in it, nobody is asked for one.
     pub keys_file: Option<PathBuf>,
     /// Whether plugins run inside this process, where their faults are the host's too; for debuggers.
@@ -258,6 +260,7 @@ impl Config {
             models_dirs,
             cache_dir: folder("cache_dir", raw.cache_dir, |folders| folders.cache.clone())?,
             keys_file,
+            watch: raw.watch.unwrap_or(false),
             in_process: raw.in_process.unwrap_or(false),
             drain_timeout: millis(raw.drain_timeout_ms, 30_000),
             log: LogConfig {

@@ -23,6 +23,8 @@ pub struct RawConfig {
     pub models_dirs: Option<Vec<PathBuf>>,
     /// Folder of the cache.
     pub cache_dir: Option<PathBuf>,
+    /// Swap plugins and models whose files change.
+    pub watch: Option<bool>,
     /// The API keys.
     pub keys_file: Option<PathBuf>,
     /// Runs plugins inside the host.
@@ -130,6 +132,7 @@ impl RawConfig {
             plugins_dir: self.plugins_dir.or(lower.plugins_dir),
             models_dirs: self.models_dirs.or(lower.models_dirs),
             cache_dir: self.cache_dir.or(lower.cache_dir),
+            watch: self.watch.or(lower.watch),
             keys_file: self.keys_file.or(lower.keys_file),
             in_process: self.in_process.or(lower.in_process),
             drain_timeout_ms: self.drain_timeout_ms.or(lower.drain_timeout_ms),

@@ -1,7 +1,8 @@
 //! Who is next: the jobs that wait for a model, fair between callers and bounded in number.
 //!
 //! Start-time fair queueing (Goyal, Vin and Cheng, 1996): each caller's jobs get start tags one apart, and the lowest tag
-//! runs next. A caller with one job waits for one job of each other caller, however many those have queued.
+//! runs next. A caller with one job waits for one job of each other caller, however many those have queued. Jobs of a higher
+//! priority go before all of a lower one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,6 +12,40 @@ use tokio::sync::oneshot;
 
 /// Callers whose last tag is remembered; when there are more, those without waiting jobs are forgotten.
 const CALLERS_MAX: usize = 1024;
+
+/// How urgent a job is. A higher one goes first, whoever else waits.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// When nothing else is to be done.
+    Low,
+    /// As most are.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
+}
+
+/// Who wants a job done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller<'a> {
+    /// Takes turns with the others; empty for those who are not told apart.
+    pub name: &'a str,
+    /// How urgent it is.
+    pub priority: Priority,
+}
 
 /// The queue of a model.
 #[derive(Debug)]
@@ -37,13 +72,16 @@ pub(super) enum Entry {
     Full(usize),
 }
 
+/// Order of those who wait: priority, start tag, arrival.
+type Rank = (std::cmp::Reverse<Priority>, u64, u64);
+
 #[derive(Debug)]
 struct Queue {
     /// Jobs that may run at once.
     capacity: usize,
     running: usize,
     waiting_max: usize,
-    waiting: BTreeMap<(u64, u64), oneshot::Sender<Permit>>,
+    waiting: BTreeMap<Rank, oneshot::Sender<Permit>>,
     /// The tag that the next job of a caller gets at least.
     next_tags: HashMap<String, u64>,
     /// Tag of the job that started last.
@@ -80,10 +118,10 @@ impl Admission {
     }
 
     /// Lets a job of `caller` in.
-    pub(super) fn enter(&self, caller: &str) -> Entry {
+    pub(super) fn enter(&self, caller: Caller<'_>) -> Entry {
         let mut queue = self.queue.lock();
         queue.forget_place_holders();
-        let tag = queue.tag(caller);
+        let tag = queue.tag(caller.name);
         if queue.running < queue.capacity && queue.waiting.is_empty() {
             queue.running += 1;
             queue.clock = queue.clock.max(tag);
@@ -94,7 +132,7 @@ impl Admission {
         }
         let (sender, place) = oneshot::channel();
         queue.arrivals += 1;
-        let rank = (tag, queue.arrivals);
+        let rank = (std::cmp::Reverse(caller.priority), tag, queue.arrivals);
         queue.waiting.insert(rank, sender);
         Entry::Later(place)
     }
@@ -127,7 +165,7 @@ fn start_waiting(shared: &Arc<Mutex<Queue>>) {
             if queue.running >= queue.capacity {
                 return;
             }
-            let Some(((tag, _), place)) = queue.waiting.pop_first() else { return };
+            let Some(((_, tag, _), place)) = queue.waiting.pop_first() else { return };
             if place.is_closed() {
                 continue;
             }
@@ -158,14 +196,14 @@ mod tests {
     }
 
     fn now(admission: &Admission, caller: &str) -> Permit {
-        match admission.enter(caller) {
+        match admission.enter(Caller { name: caller, ..Caller::default() }) {
             Entry::Now(permit) => permit,
             Entry::Later(_) | Entry::Full(_) => panic!("{caller} has to wait"),
         }
     }
 
     fn later(admission: &Admission, caller: &str) -> Place {
-        match admission.enter(caller) {
+        match admission.enter(Caller { name: caller, ..Caller::default() }) {
             Entry::Later(place) => place,
             Entry::Now(_) | Entry::Full(_) => panic!("{caller} does not wait"),
         }
@@ -215,11 +253,34 @@ mod tests {
     }
 
     #[test]
+    fn a_higher_priority_goes_first() {
+        let admission = queue(1, 10);
+        let running = now(&admission, "a");
+        let mut places: Vec<(Priority, Place)> =
+            [Priority::Low, Priority::Normal, Priority::High, Priority::Normal]
+                .map(|priority| match admission.enter(Caller { name: "a", priority }) {
+                    Entry::Later(place) => (priority, place),
+                    Entry::Now(_) | Entry::Full(_) => panic!("{priority:?} does not wait"),
+                })
+                .into();
+        let (mut running, mut order) = (Some(running), Vec::new());
+        while !places.is_empty() {
+            drop(running.take());
+            let ready = places.iter_mut().position(|(_, place)| match place.try_recv() {
+                Ok(permit) => running.replace(permit).is_none(),
+                Err(_) => false,
+            });
+            order.push(places.remove(ready.unwrap()).0);
+        }
+        assert_eq!(order, [Priority::High, Priority::Normal, Priority::Normal, Priority::Low]);
+    }
+
+    #[test]
     fn the_queue_is_bounded_and_those_who_left_do_not_count() {
         let admission = queue(1, 2);
         let running = now(&admission, "a");
         let (first, second) = (later(&admission, "a"), later(&admission, "b"));
-        assert!(matches!(admission.enter("c"), Entry::Full(2)));
+        assert!(matches!(admission.enter(Caller::default()), Entry::Full(2)));
         assert_eq!(admission.counts(), (1, 2));
         drop(first);
         let mut third = later(&admission, "c");

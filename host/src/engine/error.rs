@@ -67,6 +67,18 @@ pub enum EngineError {
         /// What all models may take.
         limit_bytes: u64,
     },
+    /// The last load failed a moment ago.
+    #[error(
+        "the model \"{model}\" could not be loaded a moment ago, and is not tried again for {retry_after_s} s: {reason}"
+    )]
+    CoolingDown {
+        /// The model.
+        model: String,
+        /// Why it could not be loaded.
+        reason: String,
+        /// When it is tried again.
+        retry_after_s: u64,
+    },
     /// So many requests wait for the model that another one would wait too long.
     #[error("{waiting} requests wait for the model \"{model}\" already: try again later")]
     QueueFull {
@@ -106,7 +118,10 @@ impl EngineError {
             Self::Load { error, .. } | Self::Plugin(error) => {
                 matches!(error.kind(), ErrorKind::Overloaded | ErrorKind::Deadline | ErrorKind::OutOfMemory)
             }
-            Self::ShuttingDown | Self::QueueFull { .. } | Self::OutOfMemory { .. } => true,
+            Self::ShuttingDown
+            | Self::CoolingDown { .. }
+            | Self::QueueFull { .. }
+            | Self::OutOfMemory { .. } => true,
             _ => false,
         }
     }

@@ -1,7 +1,7 @@
 //! The life of a model: loaded on demand by the best plugin that can, unloaded when asked.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared as SharedFuture};
@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
 use super::budget::{self, Reservation};
-use super::error::EngineError;
+use super::error::{EngineError, FailureCause};
 use super::loaded::{Extensions, Loaded};
 use super::status::{ModelState, ModelStatus};
 use super::version::PluginVersion;
@@ -34,6 +34,8 @@ pub(super) struct ModelEntry {
     last: Mutex<Option<(Arc<ModelInfo>, String)>>,
     /// Held by the one job that may be poison and runs all the same.
     isolation: Arc<tokio::sync::Mutex<()>>,
+    /// Loads that failed in a row.
+    failures: AtomicU32,
     /// Who runs and who waits.
     admission: Admission,
     /// When a request last asked for the model, or ended.
@@ -73,8 +75,21 @@ enum Slot {
     Unloaded,
     Loading(LoadFuture),
     Ready(Arc<Loaded>),
-    Failed(String),
+    Failed(Failure),
 }
+
+/// A load that failed.
+#[derive(Debug)]
+struct Failure {
+    reason: String,
+    /// Until then nobody tries again.
+    cools_until: Instant,
+}
+
+/// Pause after the first failed load; each further one in a row doubles it, up to [`COOL_DOWN_MAX`].
+const COOL_DOWN: Duration = Duration::from_secs(1);
+/// Longest pause.
+const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
 
 impl ModelEntry {
     pub(super) fn new(spec: ModelSpec, queue_max: usize) -> Self {
@@ -83,6 +98,7 @@ impl ModelEntry {
             slot: Mutex::new(Slot::Unloaded),
             last: Mutex::new(None),
             isolation: Arc::default(),
+            failures: AtomicU32::new(0),
             admission: Admission::new(queue_max),
             used_at: Mutex::new(Instant::now()),
             measured_bytes: Mutex::new(None),
@@ -92,6 +108,14 @@ impl ModelEntry {
 
     pub(super) fn spec(&self) -> &Arc<ModelSpec> {
         &self.spec
+    }
+
+    /// Lets the next request try to load the model again, whatever failed before.
+    pub(super) fn forgive(&self) {
+        let mut slot = self.slot.lock();
+        if matches!(*slot, Slot::Failed(_)) {
+            *slot = Slot::Unloaded;
+        }
     }
 
     /// Notes that the model is used.
@@ -147,7 +171,7 @@ impl ModelEntry {
             Slot::Ready(_) => {
                 ModelState::Failed("its worker ended; the next request loads it again".to_owned())
             }
-            Slot::Failed(reason) => ModelState::Failed(reason.clone()),
+            Slot::Failed(failure) => ModelState::Failed(failure.reason.clone()),
         };
         let (running, waiting) = self.admission.counts();
         let last = self.last.lock().clone();
@@ -210,13 +234,17 @@ impl ModelEntry {
             }
             Err(error) => {
                 tracing::error!(model = self.spec.id, "{error}");
-                Slot::Failed(error.to_string())
+                let before = self.failures.fetch_add(1, Ordering::Relaxed).min(6);
+                let pause = if is_lasting(error) { COOL_DOWN * (1 << before) } else { Duration::ZERO };
+                let cools_until = Instant::now() + pause.min(COOL_DOWN_MAX);
+                Slot::Failed(Failure { reason: error.to_string(), cools_until })
             }
         };
     }
 
     fn remember(&self, loaded: &Loaded) {
         *self.last.lock() = Some((Arc::clone(&loaded.info), loaded.version.name().to_owned()));
+        self.failures.store(0, Ordering::Relaxed);
         self.admission.set_capacity(loaded.slots);
         if let Some(bytes) = loaded.cpu_bytes {
             *self.measured_bytes.lock() = Some(bytes);
@@ -249,6 +277,14 @@ pub(super) async fn acquire(shared: &Arc<Shared>, entry: &Arc<ModelEntry>) -> Lo
         match &*slot {
             Slot::Ready(loaded) if loaded.is_alive() => return Ok(Arc::clone(loaded)),
             Slot::Loading(load) => load.clone(),
+            Slot::Failed(failure) if Instant::now() < failure.cools_until => {
+                let wait = failure.cools_until.saturating_duration_since(Instant::now());
+                return Err(EngineError::CoolingDown {
+                    model: entry.spec.id.clone(),
+                    reason: failure.reason.clone(),
+                    retry_after_s: wait.as_secs() + 1,
+                });
+            }
             Slot::Unloaded | Slot::Failed(_) | Slot::Ready(_) => {
                 let task = tokio::spawn(load(Arc::clone(shared), Arc::clone(entry)));
                 let load = task
@@ -271,6 +307,16 @@ async fn load(shared: Arc<Shared>, entry: Arc<ModelEntry>) -> LoadOutcome {
     let outcome = load_within_budget(&shared, &entry).await;
     entry.settle(&outcome);
     outcome
+}
+
+/// Whether the next load will most likely fail in the same way. A worker that was killed from outside, and want of memory,
+/// say nothing about the model.
+fn is_lasting(error: &EngineError) -> bool {
+    match error {
+        EngineError::Load { .. } => true,
+        EngineError::Worker(failure) => failure.cause == FailureCause::Plugin,
+        _ => false,
+    }
 }
 
 /// Loads the model once there is memory for it.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use super::admission::Caller;
 use super::error::EngineError;
 use super::job::JobEvent;
 use super::lifecycle::ModelEntry;
@@ -135,7 +136,7 @@ impl LoadedModel {
     ///
     /// # Errors
     /// The host is shutting down, too many requests wait, the request has ended its worker before, or it is too large.
-    pub fn submit(&self, request: Request, caller: &str) -> Result<JobStream, EngineError> {
+    pub fn submit(&self, request: Request, caller: Caller<'_>) -> Result<JobStream, EngineError> {
         if self.shared.closing.load(Ordering::Acquire) {
             return Err(EngineError::ShuttingDown);
         }

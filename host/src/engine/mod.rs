@@ -14,6 +14,7 @@ mod self_test;
 mod status;
 mod swap;
 mod version;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use pajamas_plugin_api::ModelInfo;
 use tokio_util::task::TaskTracker;
 
+pub use admission::{Caller, Priority};
 use budget::Budget;
 pub use error::{EngineError, FailureCause, WorkerFailure};
 pub use job::{JobEvent, OutputTensor, TokenLogprob};
@@ -34,7 +36,7 @@ use recovery::PoisonList;
 pub use self_test::SelfTestError;
 pub use status::{ModelState, ModelStatus, PluginState, PluginStatus};
 
-pub use swap::{SwapError, SwapMode, SwapReport, SwapRequest, SwapStep};
+pub use swap::{ModelSwapReport, SwapError, SwapMode, SwapReport, SwapRequest, SwapStep};
 
 use crate::config::Config;
 use crate::models::{Catalog, ModelSpec};
@@ -57,6 +59,17 @@ pub enum StartError {
     /// The path of this program is unknown, so workers cannot be started.
     #[error("cannot find this program's own file, which workers run")]
     Executable(#[source] std::io::Error),
+}
+
+/// Why a model was not swapped.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelSwapError {
+    /// There is no such model.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The new one failed.
+    #[error(transparent)]
+    Swap(#[from] SwapError),
 }
 
 /// Everything that serves models. Cheap to clone; all methods may be called from any task.
@@ -120,6 +133,9 @@ impl Engine {
         });
         shared.pool.probe_all(shared.probe_timeout);
         tokio::spawn(budget::unload_idle(Arc::downgrade(&shared)));
+        if config.watch {
+            tokio::spawn(watch::run(Arc::downgrade(&shared)));
+        }
         for entry in shared.models.iter().filter(|entry| entry.spec().preload) {
             let (shared, entry) = (Arc::clone(&shared), Arc::clone(entry));
             // Its failure is in the log and in the model's state.
@@ -170,6 +186,19 @@ impl Engine {
         }
     }
 
+    /// Loads a model again, whose file was replaced, beside the old one, and lets it take the old one's place.
+    ///
+    /// # Errors
+    /// No such model, or the new one fails; the old one still serves then.
+    pub async fn swap_model(
+        &self,
+        name: &str,
+        drain_timeout: Duration,
+    ) -> Result<ModelSwapReport, ModelSwapError> {
+        let entry = self.entry(name)?;
+        Ok(swap::swap_model(&self.shared, &entry, drain_timeout).await?)
+    }
+
     /// Lifts a plugin's quarantine and forgets its crashes. Returns whether it was in quarantine; `None` when there is no
     /// such plugin.
     #[must_use]
@@ -196,6 +225,15 @@ impl Engine {
         let entry = self.entry(name)?;
         let loaded = lifecycle::acquire(&self.shared, &entry).await?;
         Ok(LoadedModel::new(loaded, entry, Arc::clone(&self.shared)))
+    }
+
+    /// As [`Engine::acquire`], for an operator: a model whose last load failed a moment ago is tried at once.
+    ///
+    /// # Errors
+    /// As for [`Engine::acquire`].
+    pub async fn load(&self, name: &str) -> Result<LoadedModel, EngineError> {
+        self.entry(name)?.forgive();
+        self.acquire(name).await
     }
 
     /// Unloads a model once its running jobs have ended. Returns whether it was loaded.

@@ -20,7 +20,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Shared;
-use super::admission::{Entry, Permit, Place};
+use super::admission::{Caller, Entry, Permit, Place};
 use super::error::{EngineError, FailureCause, WorkerFailure};
 use super::job::JobEvent;
 use super::lifecycle::{self, ModelEntry};
@@ -127,7 +127,7 @@ pub(super) fn start(
     entry: &Arc<ModelEntry>,
     model: &Arc<Loaded>,
     request: Request,
-    caller: &str,
+    caller: Caller<'_>,
 ) -> Result<JobStream, EngineError> {
     if let Some(failure) = shared.poison.find(&entry.spec().id, &request) {
         return Err(EngineError::Poison(failure));

@@ -21,6 +21,7 @@ use super::pool::PluginSlot;
 use super::self_test::{self, SelfTestError};
 use super::version::PluginVersion;
 use crate::metrics::METRICS;
+use crate::models::ModelSpec;
 use crate::plugins::discover::{self, FoundPlugin, VersionError};
 
 /// How long a new version is watched; trouble in this time brings the old one back.
@@ -77,6 +78,85 @@ pub struct SwapStep {
     pub elapsed_ms: u64,
 }
 
+/// What was done to a model whose file was replaced.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ModelSwapReport {
+    /// The model.
+    pub model: String,
+    /// Whether it was in memory; if not, the next request loads the new file, and nothing had to be done.
+    pub was_loaded: bool,
+    /// Streams that ended in the old model.
+    pub streams_drained: usize,
+    /// Streams that go on in the old model, which is unloaded when they have ended.
+    pub streams_left: usize,
+    /// What was done, in order.
+    pub steps: Vec<SwapStep>,
+}
+
+/// Loads a model again, whose file was replaced: beside the old one, tested, and then instead of it. Streams end in the model
+/// that they began in, because another model would say something else.
+pub(super) async fn swap_model(
+    shared: &Shared,
+    entry: &Arc<ModelEntry>,
+    drain_timeout: Duration,
+) -> Result<ModelSwapReport, SwapError> {
+    let mut clock = Clock::new();
+    let spec = entry.spec();
+    let mut report = ModelSwapReport {
+        model: spec.id.clone(),
+        was_loaded: false,
+        streams_drained: 0,
+        streams_left: 0,
+        steps: Vec::new(),
+    };
+    let Some(old) = entry.ready() else {
+        entry.forgive();
+        return Ok(report);
+    };
+    let version = Arc::clone(&old.version);
+    if !memory::fits_twice(std::iter::once(&old)).await {
+        return Err(SwapError::NoRoom { model: spec.id.clone() });
+    }
+    let new = load(shared, spec, &version).await?;
+    clock.step("load");
+    test(spec, &version, &new).await?;
+    clock.step("self-test");
+    let running = old.jobs.len();
+    entry.put(&old, new);
+    clock.step("flip");
+    old.jobs.close();
+    let is_drained = tokio::time::timeout(drain_timeout, old.jobs.wait()).await.is_ok();
+    clock.step("drain");
+    report.was_loaded = true;
+    report.streams_left = if is_drained { 0 } else { old.jobs.len() };
+    report.streams_drained = running.saturating_sub(report.streams_left);
+    report.steps = clock.steps;
+    tracing::info!(model = spec.id, steps = ?report.steps, left = report.streams_left, "model swapped");
+    Ok(report)
+}
+
+async fn load(
+    shared: &Shared,
+    spec: &ModelSpec,
+    version: &Arc<PluginVersion>,
+) -> Result<Arc<Loaded>, SwapError> {
+    lifecycle::load_with(shared, spec, version).await.map(Arc::new).map_err(|error| SwapError::Load {
+        version: version.number(),
+        model: spec.id.clone(),
+        error,
+    })
+}
+
+async fn test(spec: &ModelSpec, version: &PluginVersion, model: &Arc<Loaded>) -> Result<(), SwapError> {
+    let tests = version.found.manifest.self_test.iter().filter(|test| test.model.is_none());
+    let tests: Vec<_> = tests.chain(&spec.golden).cloned().collect();
+    self_test::run(model, &tests).await.map_err(|error| SwapError::SelfTest {
+        version: version.number(),
+        model: spec.id.clone(),
+        error,
+    })
+}
+
 /// Why the old version still serves.
 #[derive(Debug, thiserror::Error)]
 pub enum SwapError {
@@ -108,6 +188,14 @@ pub enum SwapError {
         model: String,
         /// Why.
         error: EngineError,
+    },
+    /// The model does not fit twice.
+    #[error(
+        "memory does not suffice for the model \"{model}\" twice: unload it, and the next request loads the new file"
+    )]
+    NoRoom {
+        /// The model.
+        model: String,
     },
     /// The new version does not do what it should.
     #[error("version {version} failed its self-test with the model \"{model}\": {error}")]
@@ -313,22 +401,11 @@ impl Swap<'_> {
     }
 
     async fn load(&self, entry: &ModelEntry) -> Result<Arc<Loaded>, SwapError> {
-        let spec = entry.spec();
-        lifecycle::load_with(self.shared, spec, &self.new)
-            .await
-            .map(Arc::new)
-            .map_err(|error| SwapError::Load { version: self.new.number(), model: spec.id.clone(), error })
+        load(self.shared, entry.spec(), &self.new).await
     }
 
     async fn test(&self, entry: &ModelEntry, model: &Arc<Loaded>) -> Result<(), SwapError> {
-        let spec = entry.spec();
-        let tests = self.new.found.manifest.self_test.iter().filter(|test| test.model.is_none());
-        let tests: Vec<_> = tests.chain(&spec.golden).cloned().collect();
-        self_test::run(model, &tests).await.map_err(|error| SwapError::SelfTest {
-            version: self.new.number(),
-            model: spec.id.clone(),
-            error,
-        })
+        test(entry.spec(), &self.new, model).await
     }
 
     /// Lets running jobs end; what still runs at the end of the patience loses its worker and goes on in the new version.

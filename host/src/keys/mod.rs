@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::engine::Priority;
+
 pub use ring::{Account, Keyring, Refusal};
 
 /// Begins every key, so that scanners for leaked secrets can find it.
@@ -59,6 +61,9 @@ pub struct Key {
     pub sha256: String,
     /// What it may be used for.
     pub scopes: Vec<Scope>,
+    /// The highest priority that its requests may have, and the one that they have by default.
+    #[serde(default)]
+    pub priority: Priority,
     /// Requests that it may make within a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,
@@ -127,6 +132,8 @@ pub struct KeyFile {
 /// Limits of a key that is to be made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeyLimits {
+    /// The highest priority.
+    pub priority: Priority,
     /// Requests within a minute.
     pub requests_per_minute: Option<u32>,
     /// Tokens within a minute.
@@ -192,6 +199,7 @@ impl KeyFile {
             name: name.to_owned(),
             sha256: hash(&secret),
             scopes: scopes.to_vec(),
+            priority: limits.priority,
             requests_per_minute: limits.requests_per_minute,
             tokens_per_minute: limits.tokens_per_minute,
             created_unix_s: created.map_or(0, |since| since.as_secs()),
@@ -229,7 +237,7 @@ mod tests {
         let path = folder.path().join("deep/keys.toml");
         assert_eq!(KeyFile::read(&path).unwrap(), KeyFile::default());
         let mut file = KeyFile::default();
-        let limits = KeyLimits { requests_per_minute: Some(5), tokens_per_minute: None };
+        let limits = KeyLimits { requests_per_minute: Some(5), ..KeyLimits::default() };
         let (secret, key) = file.create("ann", &[Scope::Infer], limits).unwrap();
         assert!(secret.starts_with("pj-") && secret.len() > 40, "{secret}");
         let id = key.id.clone();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use super::{Key, KeyError, KeyFile, Scope, hash};
+use crate::engine::Priority;
 
 /// How often the file is looked at for changes.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -143,6 +144,7 @@ fn nobody() -> Key {
         name: String::new(),
         sha256: String::new(),
         scopes: Vec::new(),
+        priority: Priority::default(),
         requests_per_minute: None,
         tokens_per_minute: None,
         created_unix_s: 0,
@@ -173,6 +175,12 @@ impl Account {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.key.id
+    }
+
+    /// The highest priority of its requests.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.key.priority
     }
 
     fn admit(&self, scope: Scope, now: Instant) -> Result<(), Refusal> {
@@ -266,7 +274,8 @@ mod tests {
         let path = folder.path().join("keys.toml");
         assert_eq!(Keyring::open(Some(path.clone())).unwrap().admit(None, Scope::Admin).map(drop), Ok(()));
         let mut file = KeyFile::default();
-        let two = KeyLimits { requests_per_minute: Some(2), tokens_per_minute: Some(100) };
+        let two =
+            KeyLimits { requests_per_minute: Some(2), tokens_per_minute: Some(100), ..KeyLimits::default() };
         let ann = file.create("ann", &[Scope::Infer], two).unwrap().0;
         let bob = file.create("bob", &[Scope::Infer, Scope::Admin], KeyLimits::default()).unwrap().0;
         file.write(&path).unwrap();

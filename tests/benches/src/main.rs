@@ -2,6 +2,7 @@
 
 mod client;
 mod generate;
+mod live;
 mod roundtrip;
 
 use clap::Parser;
@@ -13,11 +14,14 @@ enum Args {
     Roundtrip(roundtrip::Args),
     /// Tokens per second and time to first token of several servers with the same model.
     Generate(generate::Args),
+    /// Gaps between the tokens of running streams: steady, while a plugin is swapped, when its worker is killed.
+    Live(live::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse() {
         Args::Roundtrip(args) => roundtrip::run(&args),
         Args::Generate(args) => generate::run(&args),
+        Args::Live(args) => live::run(&args),
     }
 }

@@ -15,7 +15,7 @@ use self::conversation::Conversation;
 use super::print::Printer;
 use super::{Error, block_on, resolve};
 use crate::config::Config;
-use crate::engine::{Engine, LoadedModel};
+use crate::engine::{Caller, Engine, LoadedModel};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
@@ -144,7 +144,7 @@ async fn ask(
 ) -> Result<Answer, Error> {
     let started = Instant::now();
     let request = conversation.request(&question)?;
-    let answer = answer::receive(model.submit(request, "")?, started, show).await?;
+    let answer = answer::receive(model.submit(request, Caller::default())?, started, show).await?;
     conversation.add(question, answer.text.clone());
     Ok(answer)
 }
