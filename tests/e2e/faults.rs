@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Answer, Host, Setup, eventually};
 
 /// A host with `echo` and a `rogue` that was told what to do.
-fn rogue(behaviour: &str) -> Host {
+pub fn rogue(behaviour: &str) -> Host {
     Setup::echo()
         .plugin("rogue")
         .file("plugins/rogue/rogue.toml", &format!("behaviour = \"{behaviour}\"\n"))

@@ -427,6 +427,22 @@ pub fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
+/// Resident memory of a process.
+pub fn resident_kb(pid: u32) -> u64 {
+    status(pid, "VmRSS:")
+}
+
+/// Threads of a process.
+pub fn threads(pid: u32) -> u64 {
+    status(pid, "Threads:")
+}
+
+fn status(pid: u32, field: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).expect("field");
+    line.trim().trim_end_matches("kB").trim().parse().expect("number")
+}
+
 fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("folder");
     for entry in std::fs::read_dir(from).expect("fixture") {

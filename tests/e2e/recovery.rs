@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 
+use crate::faults::rogue;
 use crate::harness::{Host, PATIENCE, Setup, eventually};
-use crate::stream::{Reading, chat, kill};
+use crate::stream::{Reading, chat, kill, with_expected_texts};
 
 fn slow_echo(config: &str) -> Host {
     Setup::echo().model("parrot.toml", "[options]\ndelay_ms = 10\n").config(config).start()
@@ -58,15 +59,6 @@ async fn a_job_that_delivered_nothing_starts_again() {
     };
     let (answer, ()) = tokio::join!(ask, kill_it);
     assert_eq!(answer.as_deref(), Ok("one"));
-}
-
-fn rogue(behaviour: &str) -> Host {
-    Setup::echo()
-        .plugin("rogue")
-        .file("plugins/rogue/rogue.toml", &format!("behaviour = \"{behaviour}\"\n"))
-        .model("bad.rogue", "")
-        .model("bad.toml", "[options]\ndelay_ms = 1\n")
-        .start()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,25 +126,11 @@ const STREAMS: usize = 8;
 async fn streams_of_a_real_model_survive_fifty_kills_token_by_token() {
     let Some(setup) = Setup::real("smollm2") else { return };
     let host = Arc::new(setup.start());
-    let bodies: Vec<Value> = (0..STREAMS)
-        .map(|i| {
-            let sampling =
-                if i % 2 == 0 { json!({"temperature": 0}) } else { json!({"temperature": 0.9, "seed": i}) };
-            let mut body = chat("smollm2", &format!("Write about the number {i}."), sampling);
-            (body["max_tokens"], body["ignore_eos"]) = (json!(40), json!(true));
-            body
-        })
-        .collect();
-    let mut expected = Vec::new();
-    for body in &bodies {
-        let text = Reading::open(&host.client, &host.url, body).await.text(|| {}).await;
-        expected.push(text.expect("an undisturbed answer"));
-    }
+    let chats = with_expected_texts(&host, STREAMS, 40).await;
     let (tokens, done) = (watch::Sender::new(0u64), Arc::new(AtomicBool::new(false)));
     let mut seen = tokens.subscribe();
-    let streams: Vec<_> = bodies
+    let streams: Vec<_> = chats
         .into_iter()
-        .zip(expected)
         .map(|(body, expected)| {
             let (host, tokens, done) = (Arc::clone(&host), tokens.clone(), Arc::clone(&done));
             tokio::spawn(async move {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{Host, Setup};
+use crate::harness::{Host, Setup, resident_kb};
 use crate::stream::chat;
 
 /// A host with two slots, a short queue and these keys.
@@ -106,12 +106,7 @@ async fn four_times_the_capacity_for_a_minute_gets_answers_or_clear_refusals() {
     let Some((host, _)) = two_slots(2, &[]) else { return };
     let host = Arc::new(host);
     assert_eq!(host.post("/v1/chat/completions", &short("warm up", 1)).await.status, 200);
-    let resident_kb = || {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", host.pid())).expect("status");
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("number")
-    };
-    let before = resident_kb();
+    let before = resident_kb(host.pid());
     let end = Instant::now() + OVERLOAD;
     // Two slots and two places in the queue; sixteen clients.
     let clients: Vec<_> = (0..16)
@@ -145,6 +140,6 @@ async fn four_times_the_capacity_for_a_minute_gets_answers_or_clear_refusals() {
     }
     eprintln!("{served} answers, {refused} refusals");
     assert!(served > 20 && refused > 20, "{served} answers, {refused} refusals");
-    let grown = resident_kb().saturating_sub(before);
+    let grown = resident_kb(host.pid()).saturating_sub(before);
     assert!(grown < 64 * 1024, "memory grew from {before} kB by {grown} kB");
 }

@@ -4,6 +4,8 @@ use futures_util::StreamExt as _;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::harness::Host;
+
 /// A stream that is read event by event.
 pub struct Reading {
     bytes: Box<dyn futures_util::Stream<Item = Vec<u8>> + Send + Unpin>,
@@ -64,4 +66,18 @@ pub fn chat(model: &str, text: &str, extra: Value) -> Value {
 pub fn kill(pid: u32, signal: Signal) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("pid");
     let _ = rustix::process::kill_process(pid, signal);
+}
+
+/// Chats with the real model, greedy and sampled in turns, each with the text that it gives undisturbed.
+pub async fn with_expected_texts(host: &Host, count: usize, tokens: u32) -> Vec<(Value, String)> {
+    let mut chats = Vec::new();
+    for i in 0..count {
+        let sampling =
+            if i % 2 == 0 { json!({"temperature": 0}) } else { json!({"temperature": 0.9, "seed": i}) };
+        let mut body = chat("smollm2", &format!("Write about the number {i}."), sampling);
+        (body["max_tokens"], body["ignore_eos"]) = (json!(tokens), json!(true));
+        let text = Reading::open(&host.client, &host.url, &body).await.text(|| {}).await;
+        chats.push((body, text.expect("an undisturbed answer")));
+    }
+    chats
 }

@@ -8,8 +8,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::harness::{Answer, Host, PATIENCE, Setup, descriptors, eventually, fixture, real_model};
-use crate::stream::{Reading, chat};
+use crate::harness::{
+    Answer, Host, PATIENCE, Setup, descriptors, eventually, fixture, real_model, resident_kb, threads,
+};
+use crate::stream::{Reading, chat, with_expected_texts};
 
 fn two_echoes() -> Setup {
     Setup::new().versions("echo", &fixture("echo"), &["1.0.0", "1.1.0"]).model("parrot.echo", "")
@@ -178,26 +180,12 @@ async fn a_thousand_swaps_leave_nothing_behind() {
     eventually("one worker is left", || host.workers().len() == 1).await;
     assert!(descriptors(host.pid()) <= fds + 4, "{fds} descriptors became {}", descriptors(host.pid()));
     assert!(
-        self::threads(host.pid()) <= threads + 2,
+        crate::harness::threads(host.pid()) <= threads + 2,
         "{threads} threads became {}",
-        self::threads(host.pid())
+        crate::harness::threads(host.pid())
     );
     let grown = resident_kb(host.pid()).saturating_sub(memory);
     assert!(grown < 8 * 1024, "memory grew from {memory} kB by {grown} kB");
-}
-
-fn resident_kb(pid: u32) -> u64 {
-    status(pid, "VmRSS:")
-}
-
-fn threads(pid: u32) -> u64 {
-    status(pid, "Threads:")
-}
-
-fn status(pid: u32, field: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-    let line = text.lines().find_map(|line| line.strip_prefix(field)).expect("field");
-    line.trim().trim_end_matches("kB").trim().parse().expect("number")
 }
 
 /// Swaps of the gguf plugin in the test below.
@@ -210,24 +198,10 @@ async fn twenty_swaps_of_the_real_engine_under_eight_streams_cost_no_request_and
     let Some((plugins, model)) = real_model("smollm2") else { return };
     let setup = Setup::new().versions("gguf", &plugins.join("gguf"), &["1.0.0", "1.1.0"]).model_dir(&model);
     let host = Arc::new(setup.start());
-    let bodies: Vec<Value> = (0..STREAMS)
-        .map(|i| {
-            let sampling =
-                if i % 2 == 0 { json!({"temperature": 0}) } else { json!({"temperature": 0.9, "seed": i}) };
-            let mut body = chat("smollm2", &format!("Write about the number {i}."), sampling);
-            (body["max_tokens"], body["ignore_eos"]) = (json!(64), json!(true));
-            body
-        })
-        .collect();
-    let mut expected = Vec::new();
-    for body in &bodies {
-        let text = Reading::open(&host.client, &host.url, body).await.text(|| {}).await;
-        expected.push(text.expect("an undisturbed answer"));
-    }
+    let chats = with_expected_texts(&host, STREAMS, 64).await;
     let done = Arc::new(AtomicBool::new(false));
-    let streams: Vec<_> = bodies
+    let streams: Vec<_> = chats
         .into_iter()
-        .zip(expected)
         .map(|(body, expected)| {
             let (host, done) = (Arc::clone(&host), Arc::clone(&done));
             tokio::spawn(async move {

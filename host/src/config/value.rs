@@ -89,7 +89,7 @@ impl LogFilter {
     /// request fails is left out, because it is the command's own error.
     #[must_use]
     pub fn warnings() -> Self {
-        Self("warn,pajamas_host::engine::lifecycle=off,pajamas_host::engine::loaded=off".to_owned())
+        Self("warn,pajamas_host::engine::lifecycle=off,pajamas_host::engine::recovery=off".to_owned())
     }
 }
 

@@ -79,12 +79,6 @@ impl Keyring {
         Ok(Self { path, state: Mutex::new(State { accounts, changed, looked_at: Instant::now() }) })
     }
 
-    /// Whether nobody is asked for a key.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.state.lock().accounts.is_empty()
-    }
-
     /// Whose request it is, if it may be made; `None` where nobody is asked for a key. Counts it.
     ///
     /// # Errors
