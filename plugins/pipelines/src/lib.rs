@@ -1,0 +1,10 @@
+//! The half of a plugin that no engine needs to know: what happens before the tensors go in and after they come out.
+//!
+//! An engine implements [`TensorRunner`] for its sessions and [`Networks`] for opening a model's files; a [`Pipeline`]
+//! turns requests of the plugin contract into runs of one or more networks, and their outputs into events.
+
+mod pipeline;
+mod runner;
+
+pub use pipeline::{Networks, Pipeline};
+pub use runner::{TensorRunner, TensorSpec, Value};
