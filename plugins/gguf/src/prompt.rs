@@ -8,7 +8,9 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
+use llama_cpp_2::vocab::LlamaVocab;
 use pajamas_plugin_api::{Dtype, Error, Event, Finish, Job, Part, Request, TensorView, Usage};
+use serde::Deserialize;
 
 /// Longest text of one request, in bytes; a longer one is refused before it is tokenised.
 const TEXT_BYTES_MAX: usize = 64 << 20;
@@ -22,6 +24,15 @@ pub(crate) struct Tokenizer {
     /// The control tokens, in the order of the automaton's patterns.
     control_tokens: Vec<ControlToken>,
     bos: Option<i32>,
+    /// What ends a sequence: its own token, or, in BERT's vocabularies, the separator.
+    end: Option<i32>,
+}
+
+/// Parameters of `tokenize`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct TokenizeParams {
+    add_special: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,8 +75,8 @@ impl Tokenizer {
             .then(|| AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&texts))
             .transpose()
             .map_err(|error| Error::bad_model(format!("control tokens of the vocabulary: {error}")))?;
-        let bos = (vocab.should_add_bos() && vocab.bos().0 >= 0).then(|| vocab.bos().0);
-        Ok(Self { model, control, control_tokens, bos })
+        let (bos, end) = (first_token(&vocab), last_token(&vocab));
+        Ok(Self { model, control, control_tokens, bos, end })
     }
 
     /// Tokens of a prompt: texts are joined, so that words may cross the border of two parts; the token that begins a
@@ -74,6 +85,17 @@ impl Tokenizer {
     /// # Errors
     /// A part is neither text nor tokens, a token id is outside the vocabulary, or the text is too long.
     pub(crate) fn prompt(&self, parts: &[Part]) -> Result<Vec<i32>, Error> {
+        let mut tokens = self.joined(parts)?;
+        if let Some(bos) = self.bos
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
+    }
+
+    /// Tokens of the parts, and no others.
+    fn joined(&self, parts: &[Part]) -> Result<Vec<i32>, Error> {
         let mut tokens = Vec::new();
         let mut text = String::new();
         let mut trusted: Vec<Range<usize>> = Vec::new();
@@ -102,11 +124,6 @@ impl Tokenizer {
             }
         }
         self.text(&text, &trusted, &mut tokens);
-        if let Some(bos) = self.bos
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
         Ok(tokens)
     }
 
@@ -127,9 +144,20 @@ impl Tokenizer {
             .collect())
     }
 
+    fn tokenize(&self, request: &Request) -> Result<Vec<i32>, Error> {
+        if !request.params::<TokenizeParams>()?.add_special {
+            return self.joined(&request.parts);
+        }
+        let mut tokens = self.prompt(&request.parts)?;
+        if self.end.is_some() && tokens.last().copied() != self.end {
+            tokens.extend(self.end);
+        }
+        Ok(tokens)
+    }
+
     /// Does a whole `tokenize` job: sends one tensor `tokens` of type I32.
     pub(crate) fn answer(&self, request: &Request, job: Job) {
-        let tokens = match self.prompt(&request.parts) {
+        let tokens = match self.tokenize(request) {
             Ok(tokens) => tokens,
             Err(error) => return job.fail(&error),
         };
@@ -223,6 +251,20 @@ impl Tokenizer {
         }
         fragments
     }
+}
+
+/// The token that begins a sequence, if the vocabulary wants one.
+pub(crate) fn first_token(vocab: &LlamaVocab<'_>) -> Option<i32> {
+    (vocab.should_add_bos() && vocab.bos().0 >= 0).then(|| vocab.bos().0)
+}
+
+/// The token that ends a sequence, if the vocabulary wants one. BERT's vocabularies have no end but a separator, which
+/// ends a text and a pair: `[CLS] text [SEP]`.
+pub(crate) fn last_token(vocab: &LlamaVocab<'_>) -> Option<i32> {
+    let (eos, separator) = (vocab.eos().0, vocab.sep().0);
+    let end = if eos >= 0 { eos } else { separator };
+    let is_wanted = vocab.should_add_eos() || vocab.should_add_sep();
+    (is_wanted && end >= 0).then_some(end)
 }
 
 fn too_long() -> Error {

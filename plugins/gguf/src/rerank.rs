@@ -5,6 +5,8 @@ use llama_cpp_2::token::LlamaToken;
 use pajamas_plugin_api::{Error, Request};
 use serde::Deserialize;
 
+use crate::prompt::{first_token, last_token};
+
 /// Parameters of `rerank`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -65,18 +67,18 @@ impl PairFormat {
     }
 }
 
-/// `[BOS] query [EOS] [SEP] document [EOS]`, each special token where the vocabulary asks for it.
+/// `[BOS] query [EOS] [SEP] document [EOS]`, each special token where the vocabulary asks for it; in BERT's words
+/// `[CLS] query [SEP] document [SEP]`.
 fn plain(model: &LlamaModel, query: &str, document: &str) -> Vec<i32> {
     let vocab = model.vocab();
     let exists = |token: LlamaToken| (token.0 >= 0).then_some(token.0);
-    let end = exists(vocab.eos()).or(exists(vocab.sep())).filter(|_| vocab.should_add_eos());
-    let mut tokens = Vec::new();
-    tokens.extend(exists(vocab.bos()).filter(|_| vocab.should_add_bos()));
-    tokens.extend(vocab.tokenize(query.as_bytes(), false, false).into_iter().map(|token| token.0));
-    tokens.extend(end);
+    let ids = |text: &str| vocab.tokenize(text.as_bytes(), false, false).into_iter().map(|token| token.0);
+    let mut tokens: Vec<i32> = first_token(&vocab).into_iter().collect();
+    tokens.extend(ids(query));
+    tokens.extend(exists(vocab.eos()).filter(|_| vocab.should_add_eos()));
     tokens.extend(exists(vocab.sep()).filter(|_| vocab.should_add_sep()));
-    tokens.extend(vocab.tokenize(document.as_bytes(), false, false).into_iter().map(|token| token.0));
-    tokens.extend(end);
+    tokens.extend(ids(document));
+    tokens.extend(last_token(&vocab));
     tokens
 }
 

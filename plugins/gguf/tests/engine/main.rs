@@ -3,5 +3,6 @@
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
 mod generation;
+mod made;
 mod models;
 mod support;

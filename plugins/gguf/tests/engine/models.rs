@@ -1,6 +1,7 @@
 //! Everything around generation: loading, inspecting, tokenising and embedding.
 
-use crate::support::{MINILM, SMOLLM2, backend, fail, load, model_path, run, try_load};
+use crate::made::{self, Weights};
+use crate::support::{MINILM, SMOLLM2, backend, fail, generate, greedy, load, model_path, run, try_load};
 use pajamas_gguf::GgufModel;
 use pajamas_plugin_api::{Backend, ErrorKind, Model, Params, Part, Request, Task};
 use serde_json::json;
@@ -175,6 +176,20 @@ fn tokenising_answers_with_one_tensor() {
 }
 
 #[test]
+fn tokens_around_a_text_are_added_when_asked_for() {
+    let Some(model) = load(MINILM, json!({})) else { return };
+    let ids = |params: serde_json::Value| {
+        let parts = vec![Part::text("a cat")];
+        let request = Request { task: Task::Tokenize, params: params.into(), parts, deadline_ms: None };
+        let tensors = run(&model, request).tensors;
+        let ids = tensors[0].1.chunks_exact(4).map(|id| u32::from_ne_bytes(id.try_into().unwrap()));
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(ids(json!({})), [1037, 4937]);
+    assert_eq!(ids(json!({"add_special": true})), [101, 1037, 4937, 102]);
+}
+
+#[test]
 fn pooling_by_rank_needs_a_classifier() {
     let Some(path) = model_path(MINILM) else { return };
     let error = try_load(path.clone(), json!({"pooling": "rank"})).unwrap_err();
@@ -183,4 +198,97 @@ fn pooling_by_rank_needs_a_classifier() {
     let request = Request { task: Task::Rerank, params: Params::default(), parts: vec![], deadline_ms: None };
     assert_eq!(fail(&model, request).0, ErrorKind::Unsupported);
     assert_eq!(embed(&model, &["a cat"], json!({})).len(), 1);
+}
+
+/// MiniLM with a classifier on top: the answer must be what the classifier makes of the vector of the first token.
+#[test]
+fn a_reranking_model_scores_each_document_with_the_query() {
+    const LENGTH: usize = 384;
+    let Some(path) = model_path(MINILM) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let dense: Vec<f32> =
+        (0..LENGTH * LENGTH).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.5).map(|x| x / 8.0).collect();
+    let output: Vec<f32> = (0..LENGTH).map(|i| ((i * 37) % 11) as f32 / 10.0 - 0.5).collect();
+    let head = [
+        Weights {
+            name: "cls.weight".into(),
+            dims: vec![LENGTH as u64, LENGTH as u64],
+            values: dense.clone(),
+        },
+        Weights { name: "cls.output.weight".into(), dims: vec![LENGTH as u64, 1], values: output.clone() },
+    ];
+    let made = made::with_head(&path, dir.path().join("reranker.gguf"), made::POOLING_RANK, &head);
+    assert!(backend().inspect(&made).unwrap().tasks.contains(&Task::Rerank));
+    let reranker = try_load(made, json!({})).unwrap();
+    assert_eq!(reranker.info().tasks, [Task::Rerank, Task::Tokenize]);
+
+    let documents = ["Paris is the capital of France.", "Cats sleep for most of the day.", "no"];
+    let parts = ["What is the capital of France?"].iter().chain(&documents).map(|text| Part::text(*text));
+    let request =
+        Request { task: Task::Rerank, params: Params::default(), parts: parts.collect(), deadline_ms: None };
+    let mut results = run(&reranker, request).results;
+    results.sort_by_key(|result| result["index"].as_u64());
+    assert_eq!(results.len(), documents.len());
+
+    let plain = try_load(path, json!({"pooling": "cls"})).unwrap();
+    let ids = |text: &str| {
+        let request = Request {
+            task: Task::Tokenize,
+            params: Params::default(),
+            parts: vec![Part::text(text)],
+            deadline_ms: None,
+        };
+        let tensors = run(&plain, request).tensors;
+        let ids = tensors[0].1.chunks_exact(4).map(|id| u32::from_ne_bytes(id.try_into().unwrap()));
+        ids.collect::<Vec<_>>()
+    };
+    let query = ids("What is the capital of France?");
+    for (document, result) in documents.iter().zip(&results) {
+        // BERT's form of a pair: [CLS] query [SEP] document [SEP].
+        let pair = [&[101], query.as_slice(), &[102], &ids(document), &[102]].concat();
+        let request = Request {
+            task: Task::Embed,
+            params: json!({"normalize": false}).into(),
+            parts: vec![Part::Tokens(pair)],
+            deadline_ms: None,
+        };
+        let first = &run(&plain, request).vectors[0].1;
+        let hidden = dense
+            .chunks_exact(LENGTH)
+            .map(|row| row.iter().zip(first).map(|(w, x)| w * x).sum::<f32>().tanh());
+        let expected: f32 = hidden.zip(&output).map(|(h, w)| h * w).sum();
+        let score = result["score"].as_f64().unwrap() as f32;
+        assert!((score - expected).abs() < 0.02, "{document}: {score}, expected {expected}");
+    }
+}
+
+#[test]
+fn an_adapter_changes_what_the_model_says() {
+    let Some(path) = model_path(SMOLLM2) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let pair = |rows: u64| {
+        let fill = |name: &str, dims: [u64; 2]| Weights {
+            name: format!("blk.0.attn_output.weight.{name}"),
+            dims: dims.to_vec(),
+            values: (0..dims[0] * dims[1]).map(|i| ((i * 31) % 17) as f32 / 17.0 - 0.5).collect(),
+        };
+        [fill("lora_a", [576, 4]), fill("lora_b", [4, rows])]
+    };
+    let adapter = made::lora(dir.path().join("a.gguf"), "llama", 4.0, &pair(576));
+    let says = |options: serde_json::Value| {
+        let model = try_load(path.clone(), options).unwrap();
+        run(&model, generate("Name the capital of France.", &greedy(12))).text()
+    };
+    let small = |lora: serde_json::Value| json!({"slots": 1, "context": 256, "lora": lora});
+    let plain = says(small(json!([])));
+    assert_eq!(says(small(json!([{"path": adapter, "scale": 0.0}]))), plain);
+    assert_ne!(says(small(json!([{"path": adapter, "scale": 2.0}]))), plain);
+
+    let of_another = made::lora(dir.path().join("b.gguf"), "bert", 4.0, &pair(576));
+    let of_another_size = made::lora(dir.path().join("c.gguf"), "llama", 4.0, &pair(500));
+    for wrong in [of_another, of_another_size, path.clone()] {
+        let error = try_load(path.clone(), small(json!([{"path": wrong}]))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains("does not fit the model"), "{error}");
+    }
 }

@@ -126,6 +126,7 @@ pub(crate) struct Answer {
     pub(crate) bytes: Vec<u8>,
     pub(crate) logprobs: Vec<(f32, Vec<(u32, f32)>)>,
     pub(crate) vectors: Vec<(u32, Vec<f32>)>,
+    pub(crate) results: Vec<serde_json::Value>,
     pub(crate) tensors: Vec<(String, Vec<u8>)>,
     pub(crate) finish: Option<Finish>,
     pub(crate) usage: Usage,
@@ -156,6 +157,7 @@ impl EventSink for Collector {
                 answer.logprobs.push((*logprob, top.iter().map(|t| (t.token, t.logprob)).collect()));
             }
             Event::Vector { index, values } => answer.vectors.push((*index, values.to_vec())),
+            Event::Result { json, .. } => answer.results.push(serde_json::from_str(json).unwrap()),
             Event::Tensors(tensors) => {
                 answer.tensors.extend(tensors.iter().map(|t| (t.name.to_owned(), t.data.to_vec())));
             }
