@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::ApiState;
 use super::access::AccessRecord;
 use super::decoder::{Decoder, FinishReason, Update};
+use super::envelope::{Document, Envelope};
 use super::error::ApiError;
 use super::generation::{self, Answer, Format, Generation, UsageBody};
 use super::json::{JsonBody, Present};
@@ -102,8 +103,7 @@ impl CompletionSpec {
 
 /// Writes the answers to one request.
 struct CompletionFormat {
-    meta: Meta,
-    include_usage: bool,
+    envelope: Envelope,
     logprobs: bool,
     answers_per_prompt: usize,
     /// By answer: the prompt, until it was repeated.
@@ -121,8 +121,7 @@ impl CompletionFormat {
         let echoes =
             spec.prompts.iter().flat_map(|prompt| std::iter::repeat_n(echo(prompt), answers_per_prompt));
         Self {
-            meta,
-            include_usage: spec.generate.stream.is_some_and(|streaming| streaming.include_usage),
+            envelope: Envelope::new(meta, "text_completion", spec.generate.stream),
             logprobs: spec.generate.params.top_logprobs.is_some(),
             answers_per_prompt,
             echoes: echoes.collect(),
@@ -134,18 +133,6 @@ impl CompletionFormat {
     fn echo(&mut self, index: usize) -> String {
         self.echoes.get_mut(index).and_then(Option::take).unwrap_or_default()
     }
-
-    fn push(&self, events: &mut Events, choices: &[Choice], usage: Option<UsageBody>) {
-        events.push(&Chunk {
-            id: &self.meta.id,
-            object: OBJECT,
-            created: self.meta.created,
-            model: &self.meta.model,
-            system_fingerprint: &self.meta.fingerprint,
-            choices,
-            usage: self.include_usage.then_some(usage),
-        });
-    }
 }
 
 impl WriteEvents<Update> for CompletionFormat {
@@ -154,27 +141,25 @@ impl WriteEvents<Update> for CompletionFormat {
         let text = self.echo(index) + &update.text;
         if !text.is_empty() || !update.tokens.is_empty() {
             let logprobs = self.logprobs.then(|| CompletionLogprobs::new(&update.tokens));
-            self.push(events, &[Choice { index, text, logprobs, finish_reason: None }], None);
+            self.envelope.push(events, &[Choice { index, text, logprobs, finish_reason: None }]);
         }
         if let Some(end) = update.end {
             self.usage.add(index, self.answers_per_prompt, end.usage);
             let choice =
                 Choice { index, text: String::new(), logprobs: None, finish_reason: Some(end.reason) };
-            self.push(events, &[choice], None);
+            self.envelope.push(events, &[choice]);
         }
     }
 
     fn end(&mut self, events: &mut Events) {
-        if self.include_usage {
-            self.push(events, &[], Some(self.usage));
-        }
+        self.envelope.push_usage(events, self.usage);
     }
 }
 
 impl Format for CompletionFormat {
-    type Document = Document;
+    type Document = Document<Choice>;
 
-    fn document(mut self, answers: Vec<Answer>) -> Document {
+    fn document(mut self, answers: Vec<Answer>) -> Document<Choice> {
         let usage = UsageBody::sum(&answers, self.answers_per_prompt);
         let choices = answers.into_iter().enumerate().map(|(index, answer)| Choice {
             index,
@@ -183,42 +168,8 @@ impl Format for CompletionFormat {
             finish_reason: answer.reason,
         });
         let choices = choices.collect();
-        Document {
-            id: self.meta.id,
-            object: OBJECT,
-            created: self.meta.created,
-            model: self.meta.model,
-            system_fingerprint: self.meta.fingerprint.to_string(),
-            choices,
-            usage,
-        }
+        self.envelope.document(choices, usage)
     }
-}
-
-const OBJECT: &str = "text_completion";
-
-#[derive(Debug, Serialize)]
-struct Chunk<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: &'a str,
-    choices: &'a [Choice],
-    /// Absent unless asked for; then null in every chunk but the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<UsageBody>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Document {
-    id: String,
-    object: &'static str,
-    created: u64,
-    model: String,
-    system_fingerprint: String,
-    choices: Vec<Choice>,
-    usage: UsageBody,
 }
 
 #[derive(Debug, Serialize)]

@@ -1,6 +1,8 @@
 //! Every bound of the HTTP interface in one place. What exceeds one is refused with a 400 that names the field and the
 //! bound, unless said otherwise.
 
+use std::time::Duration;
+
 /// Bounds that the operator sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -42,6 +44,8 @@ pub(super) const COMPLETION_TOKENS_DEFAULT: u32 = 16;
 pub(super) const REQUEST_ID_BYTES_MAX: usize = 128;
 /// How much of a stream is put into one write when events are ready faster than the client reads, in bytes.
 pub(super) const WRITE_BYTES: usize = 16 << 10;
+/// How long a stream may be silent before a comment is sent, shorter than the minute after which common proxies give up.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How much of a client's value is repeated in an error message, in characters.
 pub(super) const QUOTED_CHARS_MAX: usize = 80;
 /// The most characters of a message about a wrong field.

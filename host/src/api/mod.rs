@@ -14,6 +14,7 @@ mod chat;
 mod completions;
 mod decoder;
 mod embeddings;
+mod envelope;
 mod error;
 mod generation;
 mod health;

@@ -3,18 +3,20 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt as _, Stream, StreamExt};
 use serde::Serialize;
+use tokio::time::{Instant, Sleep};
 
 use super::access::AccessRecord;
 use super::error::ApiError;
-use super::limits::WRITE_BYTES;
+use super::limits::{KEEP_ALIVE, WRITE_BYTES};
 
 /// Turns updates into events of one kind of answer.
 pub(super) trait WriteEvents<U> {
@@ -40,7 +42,7 @@ where
     W: WriteEvents<U> + Unpin + Send + 'static,
 {
     record.set_streaming(true);
-    let body = EventBody { updates: Some(updates), writer, events: Events::default(), record };
+    let body = EventBody::new(updates, writer, record, KEEP_ALIVE);
     let mut response = Response::new(Body::from_stream(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -50,13 +52,40 @@ where
     response
 }
 
-/// The body of a stream. Each poll takes all updates that are ready, so that many events cost one write.
+/// The body of a stream. Each poll takes all updates that are ready, so that many events cost one write. While nothing
+/// comes, a comment now and then keeps proxies from taking the connection for dead: a long prompt, or an engine that is
+/// being recovered, may take minutes.
 struct EventBody<G, W> {
     /// `None` once the last event is written.
     updates: Option<G>,
     writer: W,
     events: Events,
     record: Arc<AccessRecord>,
+    /// How long the client may hear nothing.
+    silence_max: Duration,
+    /// Ends when a comment is due; `None` before the first wait.
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl<G, W> EventBody<G, W> {
+    fn new(updates: G, writer: W, record: Arc<AccessRecord>, silence_max: Duration) -> Self {
+        let events = Events::default();
+        Self { updates: Some(updates), writer, events, record, silence_max, silence: None }
+    }
+
+    /// Waits until the client has heard nothing for too long, and then says something that means nothing.
+    fn keep_alive(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.silence_max)));
+        ready!(silence.poll_unpin(cx));
+        self.expect_silence();
+        Poll::Ready(Bytes::from_static(b": still at work\n\n"))
+    }
+
+    fn expect_silence(&mut self) {
+        if let Some(silence) = &mut self.silence {
+            silence.as_mut().reset(Instant::now() + self.silence_max);
+        }
+    }
 }
 
 impl Events {
@@ -107,7 +136,9 @@ where
                     this.events.push_done();
                     this.updates = None;
                 }
-                Poll::Pending if this.events.0.is_empty() => return Poll::Pending,
+                Poll::Pending if this.events.0.is_empty() => {
+                    return this.keep_alive(cx).map(|comment| Some(Ok(comment)));
+                }
                 Poll::Pending => break,
             }
         }
@@ -115,6 +146,7 @@ where
             this.record.set_streaming(false);
             return Poll::Ready(None);
         }
+        this.expect_silence();
         Poll::Ready(Some(Ok(this.events.take())))
     }
 }
@@ -157,8 +189,12 @@ mod tests {
     }
 
     fn body<G>(updates: G) -> EventBody<G, Strings> {
+        body_with(updates, KEEP_ALIVE)
+    }
+
+    fn body_with<G>(updates: G, silence_max: Duration) -> EventBody<G, Strings> {
         let record = Arc::new(AccessRecord::new(tracing::Span::none(), false));
-        EventBody { updates: Some(updates), writer: Strings, events: Events::default(), record }
+        EventBody::new(updates, Strings, record, silence_max)
     }
 
     fn written(updates: Vec<Result<String, ApiError>>) -> Vec<String> {
@@ -173,12 +209,24 @@ mod tests {
         assert_eq!(chunks, ["data: \"a\"\n\ndata: \"b\"\n\ndata: \"end\"\n\ndata: [DONE]\n\n"]);
     }
 
-    #[test]
-    fn updates_that_have_come_do_not_wait_for_others() {
+    #[tokio::test]
+    async fn updates_that_have_come_do_not_wait_for_others() {
         let updates = stream::iter([Ok("a".to_owned())]).chain(stream::pending());
         let mut body = body(updates);
         assert_eq!(body.next().now_or_never().unwrap().unwrap().unwrap(), "data: \"a\"\n\n");
         assert!(body.next().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn comments_break_a_long_silence() {
+        let updates = stream::iter([Ok("a".to_owned())]).chain(stream::pending());
+        let mut body = body_with(updates, Duration::from_millis(1));
+        let mut written = String::new();
+        for _ in 0..3 {
+            written.push_str(std::str::from_utf8(&body.next().await.unwrap().unwrap()).unwrap());
+        }
+        assert_eq!(written, "data: \"a\"\n\n: still at work\n\n: still at work\n\n");
+        assert_eq!(parse(&written), ["\"a\""]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::api::decoder::{CallDelta, FinishReason, Update};
+use crate::api::envelope::{Document, Envelope};
 use crate::api::generation::{Answer, Call, Format, UsageBody};
 use crate::api::logprobs::ChatLogprobs;
 use crate::api::meta::Meta;
@@ -11,8 +12,7 @@ use crate::api::sse::{Events, WriteEvents};
 
 /// Writes the answers to one chat request.
 pub(super) struct ChatFormat {
-    meta: Meta,
-    include_usage: bool,
+    envelope: Envelope,
     logprobs: bool,
     /// Which answers have begun to stream.
     begun: Vec<bool>,
@@ -22,25 +22,13 @@ pub(super) struct ChatFormat {
 impl ChatFormat {
     /// A format for `n` answers; with `logprobs` they tell their tokens.
     pub(super) fn new(meta: Meta, streaming: Option<Streaming>, n: u32, logprobs: bool) -> Self {
+        let object = if streaming.is_some() { "chat.completion.chunk" } else { "chat.completion" };
         Self {
-            meta,
-            include_usage: streaming.is_some_and(|streaming| streaming.include_usage),
+            envelope: Envelope::new(meta, object, streaming),
             logprobs,
             begun: (0..n).map(|_| false).collect(),
             usage: UsageBody::default(),
         }
-    }
-
-    fn push(&self, events: &mut Events, choices: &[ChunkChoice<'_>], usage: Option<UsageBody>) {
-        events.push(&Chunk {
-            id: &self.meta.id,
-            object: "chat.completion.chunk",
-            created: self.meta.created,
-            model: &self.meta.model,
-            system_fingerprint: &self.meta.fingerprint,
-            choices,
-            usage: self.include_usage.then_some(usage),
-        });
     }
 
     /// The first chunk of an answer tells who speaks.
@@ -50,7 +38,7 @@ impl ChatFormat {
         {
             *begun = true;
             let delta = Delta { role: Some("assistant"), content: Some(""), ..Delta::default() };
-            self.push(events, &[ChunkChoice { index, delta, logprobs: None, finish_reason: None }], None);
+            self.envelope.push(events, &[ChunkChoice { index, delta, logprobs: None, finish_reason: None }]);
         }
     }
 }
@@ -67,7 +55,7 @@ impl WriteEvents<Update> for ChatFormat {
                 tool_calls: update.calls.iter().map(CallChunk::new).collect(),
             };
             let logprobs = self.logprobs.then(|| ChatLogprobs::new(&update.tokens));
-            self.push(events, &[ChunkChoice { index, delta, logprobs, finish_reason: None }], None);
+            self.envelope.push(events, &[ChunkChoice { index, delta, logprobs, finish_reason: None }]);
         }
         if let Some(end) = update.end {
             self.usage.add(index, self.begun.len(), end.usage);
@@ -77,21 +65,19 @@ impl WriteEvents<Update> for ChatFormat {
                 logprobs: None,
                 finish_reason: Some(end.reason),
             };
-            self.push(events, &[choice], None);
+            self.envelope.push(events, &[choice]);
         }
     }
 
     fn end(&mut self, events: &mut Events) {
-        if self.include_usage {
-            self.push(events, &[], Some(self.usage));
-        }
+        self.envelope.push_usage(events, self.usage);
     }
 }
 
 impl Format for ChatFormat {
-    type Document = Document;
+    type Document = Document<Choice>;
 
-    fn document(self, answers: Vec<Answer>) -> Document {
+    fn document(self, answers: Vec<Answer>) -> Document<Choice> {
         let usage = UsageBody::sum(&answers, self.begun.len());
         let choices = answers.into_iter().enumerate().map(|(index, answer)| Choice {
             index,
@@ -104,29 +90,8 @@ impl Format for ChatFormat {
                 tool_calls: answer.calls.into_iter().map(CallBody::new).collect(),
             },
         });
-        Document {
-            id: self.meta.id,
-            object: "chat.completion",
-            created: self.meta.created,
-            model: self.meta.model,
-            system_fingerprint: self.meta.fingerprint.to_string(),
-            choices: choices.collect(),
-            usage,
-        }
+        self.envelope.document(choices.collect(), usage)
     }
-}
-
-#[derive(Debug, Serialize)]
-struct Chunk<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: &'a str,
-    choices: &'a [ChunkChoice<'a>],
-    /// Absent unless asked for; then null in every chunk but the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<UsageBody>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -176,20 +141,9 @@ impl<'a> CallChunk<'a> {
     }
 }
 
-/// All answers of a request.
+/// One answer in a document.
 #[derive(Debug, Serialize)]
-pub(super) struct Document {
-    id: String,
-    object: &'static str,
-    created: u64,
-    model: String,
-    system_fingerprint: String,
-    choices: Vec<Choice>,
-    usage: UsageBody,
-}
-
-#[derive(Debug, Serialize)]
-struct Choice {
+pub(super) struct Choice {
     index: usize,
     message: Message,
     logprobs: Option<ChatLogprobs>,

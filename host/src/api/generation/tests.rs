@@ -72,8 +72,8 @@ fn piece(body: &mut (impl Stream<Item = Result<bytes::Bytes, axum::Error>> + Unp
     Some(String::from_utf8(piece.to_vec()).unwrap())
 }
 
-#[test]
-fn leaving_cancels_jobs_before_and_after_the_first_token() {
+#[tokio::test]
+async fn leaving_cancels_jobs_before_and_after_the_first_token() {
     let running = Arc::new(AtomicUsize::new(0));
     let waiting = generation(vec![(Job::new(vec![], true, &running), plain(false))]);
     for stream in [false, true] {
