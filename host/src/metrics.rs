@@ -36,13 +36,15 @@ pub enum Metric {
     Swaps,
     /// Jobs whose worker ended under them.
     Recoveries,
+    /// Copies of requests for shadow models.
+    Shadows,
     /// Memory of loaded models.
     MemoryBytes,
 }
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Requests,
         Self::QueueSeconds,
         Self::TimeToFirstTokenSeconds,
@@ -53,6 +55,7 @@ impl Metric {
         Self::WorkerEnds,
         Self::Swaps,
         Self::Recoveries,
+        Self::Shadows,
         Self::MemoryBytes,
     ];
 
@@ -70,6 +73,7 @@ impl Metric {
             Self::WorkerEnds => "pajamas_worker_ends",
             Self::Swaps => "pajamas_swaps",
             Self::Recoveries => "pajamas_recoveries",
+            Self::Shadows => "pajamas_shadows",
             Self::MemoryBytes => "pajamas_memory_bytes",
         }
     }
@@ -87,6 +91,7 @@ impl Metric {
             Self::WorkerEnds => "worker processes that have ended",
             Self::Swaps => "swaps of plugins",
             Self::Recoveries => "jobs whose worker ended under them",
+            Self::Shadows => "copies of requests for shadow models",
             Self::MemoryBytes => "measured memory of the loaded models",
         }
     }
@@ -133,6 +138,15 @@ pub struct RecoveryLabels {
     pub outcome: &'static str,
 }
 
+/// Labels of shadow requests.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ShadowLabels {
+    /// The model's id.
+    pub model: String,
+    /// `answered`, `failed` or `skipped`.
+    pub outcome: &'static str,
+}
+
 /// Labels of memory.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DeviceLabels {
@@ -155,6 +169,7 @@ pub struct Metrics {
     worker_ends: Family<PluginLabels, Counter>,
     swaps: Family<PluginLabels, Counter>,
     recoveries: Family<RecoveryLabels, Counter>,
+    shadows: Family<ShadowLabels, Counter>,
     memory: Family<DeviceLabels, Gauge<u64, AtomicU64>>,
 }
 
@@ -181,6 +196,7 @@ impl Metrics {
             worker_ends: Family::default(),
             swaps: Family::default(),
             recoveries: Family::default(),
+            shadows: Family::default(),
             memory: Family::default(),
         };
         for metric in Metric::ALL {
@@ -202,6 +218,7 @@ impl Metrics {
             Metric::WorkerEnds => registry.register(name, help, self.worker_ends.clone()),
             Metric::Swaps => registry.register(name, help, self.swaps.clone()),
             Metric::Recoveries => registry.register(name, help, self.recoveries.clone()),
+            Metric::Shadows => registry.register(name, help, self.shadows.clone()),
             Metric::MemoryBytes => registry.register(name, help, self.memory.clone()),
         }
     }
@@ -256,6 +273,11 @@ impl Metrics {
         self.recoveries.get_or_create(&RecoveryLabels { model: model.to_owned(), outcome }).inc();
     }
 
+    /// A copy of a request for a shadow model was `answered`, `failed` or `skipped`.
+    pub fn shadowed(&self, model: &str, outcome: &'static str) {
+        self.shadows.get_or_create(&ShadowLabels { model: model.to_owned(), outcome }).inc();
+    }
+
     /// All of it, in the text format of OpenMetrics, with what models take at the moment, by device.
     ///
     /// # Errors
@@ -292,6 +314,7 @@ mod tests {
         metrics.worker_ended("p", "crashed");
         metrics.swapped("p", "done");
         metrics.recovered("m", "moved");
+        metrics.shadowed("m", "answered");
         let text = metrics.text(&[("cpu".to_owned(), 7)]).unwrap();
         for metric in Metric::ALL {
             let name = metric.name();

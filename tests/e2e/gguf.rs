@@ -200,3 +200,25 @@ async fn embeddings_know_what_is_alike() {
     let (alike, unlike) = (dot(&vectors[0], &vectors[1]), dot(&vectors[0], &vectors[2]));
     assert!(alike > 0.5 && unlike < 0.2, "{alike} {unlike}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unloaded_model_gives_its_memory_back() {
+    let Some(setup) = Setup::real("smollm2") else { return };
+    let Some((_, minilm)) = crate::harness::real_model("minilm") else { return };
+    let host = setup.model_dir(&minilm).start();
+    for model in ["smollm2", "minilm"] {
+        assert_eq!(host.post(&format!("/admin/models/{model}/load"), &json!({})).await.status, 200);
+    }
+    let [worker] = host.workers()[..] else { panic!("one worker serves both") };
+    let before = crate::harness::resident_kb(worker) * 1024;
+    // The worker goes on with the other model, and the memory is back all the same.
+    let unloaded = host.post("/admin/models/smollm2/unload", &json!({})).await.body;
+    let after = crate::harness::resident_kb(worker) * 1024;
+    assert!(unloaded["returned_bytes"].as_u64().expect("bytes") > 50_000_000, "{unloaded}");
+    assert!(before - after > 50_000_000, "{before} {after}");
+    // With its last model it ends.
+    let unloaded = host.post("/admin/models/minilm/unload", &json!({})).await.body;
+    assert!(unloaded["returned_bytes"].as_u64().expect("bytes") > 30_000_000, "{unloaded}");
+    assert_eq!(host.workers(), Vec::<u32>::new());
+    assert!(!host.log.text().contains("has kept memory"), "{}", host.log.text());
+}

@@ -28,6 +28,8 @@ mod memory;
 mod openai_client;
 /// Workers that die or hang under their jobs: streams that go on, poison, quarantine.
 mod recovery;
+/// Public names that share their requests among models.
+mod routes;
 /// Queues, fairness, deadlines, overload.
 mod scheduling;
 /// Streams of chats, read event by event.

@@ -21,12 +21,15 @@ impl Reading {
         Self { bytes: Box::new(bytes), buffer: Vec::new() }
     }
 
-    /// The data of the next event; `None` at the end.
+    /// The data of the next event, comments passed over; `None` at the end.
     pub async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let event: Vec<u8> = self.buffer.drain(..end + 2).collect();
                 let event = String::from_utf8(event).expect("UTF-8");
+                if event.starts_with(':') {
+                    continue;
+                }
                 return Some(event.trim().strip_prefix("data: ").expect("an event with data").to_owned());
             }
             self.buffer.extend(self.bytes.next().await?);

@@ -20,6 +20,7 @@ use crate::metrics::METRICS;
 /// The status of a request whose client went away before there was an answer; nginx's invention.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MODEL_ID: HeaderName = HeaderName::from_static("x-model-id");
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 const PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 /// Asked every few seconds by whatever supervises the server: of interest only to those who look for it.
@@ -41,6 +42,8 @@ pub(super) struct AccessRecord {
     /// Whether a stream has begun and not come to its end.
     streaming: AtomicBool,
     model: OnceLock<String>,
+    /// Id of the model that answers, which a route or an alias does not tell.
+    served_by: OnceLock<String>,
     /// Whose request it is; pays for its tokens.
     account: OnceLock<Arc<Account>>,
     wishes: Wishes,
@@ -48,7 +51,8 @@ pub(super) struct AccessRecord {
     completion_tokens: AtomicU64,
 }
 
-/// Middleware: gives the request an identifier and a span, and its answer the identifier as `x-request-id`.
+/// Middleware: gives the request an identifier and a span, and its answer the identifier as `x-request-id` and the
+/// model's as `x-model-id`.
 pub(super) async fn record(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let path = request.uri().path();
@@ -61,7 +65,11 @@ pub(super) async fn record(mut request: Request, next: Next) -> Response {
     record.route = super::route_of(path);
     let record = Arc::new(record);
     request.extensions_mut().insert(record.clone());
-    let response = next.run(request).instrument(span).await;
+    let mut response = next.run(request).instrument(span).await;
+    // An id with other characters than a header can hold is left out.
+    if let Some(id) = record.served_by.get().and_then(|id| HeaderValue::from_str(id).ok()) {
+        response.headers_mut().insert(MODEL_ID, id);
+    }
     record.status.store(response.status().as_u16(), Ordering::Relaxed);
     with_id(response, id)
 }
@@ -115,6 +123,7 @@ impl AccessRecord {
             status: AtomicU16::new(0),
             streaming: AtomicBool::new(false),
             model: OnceLock::new(),
+            served_by: OnceLock::new(),
             account: OnceLock::new(),
             wishes: Wishes::default(),
             prompt_tokens: AtomicU64::new(0),
@@ -129,6 +138,10 @@ impl AccessRecord {
 
     pub(super) fn set_model(&self, name: &str) {
         self.model.get_or_init(|| name.to_owned());
+    }
+
+    pub(super) fn set_served_by(&self, id: &str) {
+        self.served_by.get_or_init(|| id.to_owned());
     }
 
     pub(super) fn set_account(&self, account: Arc<Account>) {

@@ -37,7 +37,7 @@ pub(super) async fn models(State(state): State<ApiState>) -> Json<List<AdminMode
         });
         AdminModel::new(status, stats)
     });
-    Json(List { data: join_all(models).await })
+    Json(List::new(join_all(models).await))
 }
 
 /// `GET /metrics`.
@@ -62,7 +62,7 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> Result<Response, A
 
 /// `GET /admin/plugins`: the plugins, also those that were refused, with the reason.
 pub(super) async fn plugins(State(state): State<ApiState>) -> Json<List<AdminPlugin>> {
-    Json(List { data: state.engine.plugins().into_iter().map(AdminPlugin::new).collect() })
+    Json(List::new(state.engine.plugins().into_iter().map(AdminPlugin::new).collect()))
 }
 
 /// `POST /admin/models/{id}/load`, `…/unload` and `…/swap`; names may contain slashes, so the action is what follows the last.
@@ -95,14 +95,16 @@ pub(super) async fn change_model(
             Err(ModelSwapError::Swap(error)) => Err(swap_error(&state, &error)),
         };
     }
-    let changed = if action == "load" {
+    let (changed, returned_bytes) = if action == "load" {
         let was_ready = state.engine.model(id).is_some_and(|model| matches!(model.state, ModelState::Ready));
         state.engine.load(id).await?;
-        !was_ready
+        (!was_ready, None)
     } else {
-        state.engine.unload(id).await?
+        let unloaded = state.engine.unload(id).await?;
+        (unloaded.is_some(), unloaded.and_then(|unloaded| unloaded.returned_bytes))
     };
-    Ok(Json(Changed { id: id.to_owned(), action: action.to_owned(), changed }).into_response())
+    Ok(Json(Changed { id: id.to_owned(), action: action.to_owned(), changed, returned_bytes })
+        .into_response())
 }
 
 /// `POST /admin/plugins/{name}/reset`: lifts a quarantine and forgets the plugin's crashes.
@@ -116,7 +118,8 @@ pub(super) async fn reset_plugin(
 ) -> Result<Response, ApiError> {
     refuse_other_origins(&headers)?;
     let Some(changed) = state.engine.reset_plugin(&name) else { return Err(no_such_plugin(&state, &name)) };
-    Ok(Json(Changed { id: name, action: "reset".to_owned(), changed }).into_response())
+    let returned_bytes = None;
+    Ok(Json(Changed { id: name, action: "reset".to_owned(), changed, returned_bytes }).into_response())
 }
 
 /// What a swap's request says. An empty body says nothing.
@@ -178,7 +181,7 @@ fn no_such_plugin(state: &ApiState, name: &str) -> ApiError {
 }
 
 /// A POST without a body needs no leave of the browser, so any web page could send one to a server on the same machine.
-fn refuse_other_origins(headers: &HeaderMap) -> Result<(), ApiError> {
+pub(super) fn refuse_other_origins(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let authority =
         origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
@@ -196,12 +199,21 @@ pub(super) struct List<T> {
     data: Vec<T>,
 }
 
+impl<T> List<T> {
+    pub(super) fn new(data: Vec<T>) -> Self {
+        Self { data }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Changed {
     id: String,
     action: String,
     /// False when the model already was in the state that was asked for.
     changed: bool,
+    /// Bytes of memory that an unload gave back to the system, where that says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    returned_bytes: Option<u64>,
 }
 
 /// A model as operators see it.

@@ -49,6 +49,7 @@ pub(super) async fn acquire(
 ) -> Result<LoadedModel, ApiError> {
     record.set_model(name);
     let model = state.engine.acquire(name).await?;
+    record.set_served_by(model.id());
     model.require(task)?;
     Ok(model)
 }

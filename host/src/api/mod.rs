@@ -26,6 +26,7 @@ mod models;
 mod params;
 mod prompts;
 mod rerank;
+mod routes;
 mod sse;
 #[cfg(test)]
 mod testing;
@@ -35,7 +36,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::engine::Engine;
@@ -116,6 +117,9 @@ fn routes() -> Vec<Route> {
         route("GET", "/metrics", get(admin::metrics)),
         route("GET", "/admin/models", get(admin::models)),
         route("POST", "/admin/models/{*action}", post(admin::change_model)),
+        route("GET", "/admin/routes", get(routes::list)),
+        route("PUT", "/admin/routes/{*name}", put(routes::set)),
+        route("DELETE", "/admin/routes/{*name}", delete(routes::remove)),
         route("GET", "/admin/plugins", get(admin::plugins)),
         route("POST", "/admin/plugins/{name}/swap", post(admin::swap_plugin)),
         route("POST", "/admin/plugins/{name}/reset", post(admin::reset_plugin)),

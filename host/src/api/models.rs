@@ -7,14 +7,21 @@ use serde::Serialize;
 
 use super::ApiState;
 use super::error::ApiError;
+use crate::config::{RouteConfig, RouteTarget};
 use crate::engine::{EngineError, ModelState, ModelStatus};
 
-/// Lists the models, loaded or not.
+/// Lists the routes, and the models whose names are not taken by one, loaded or not.
 pub(super) async fn list(State(state): State<ApiState>) -> Json<ModelList> {
-    Json(ModelList { object: "list", data: state.engine.models().into_iter().map(Model::new).collect() })
+    let routes = state.engine.routes();
+    let models = state.engine.models().into_iter();
+    let own = models.filter(|model| routes.iter().all(|(name, _)| *name != model.id)).map(Model::new);
+    let mut data: Vec<Model> = own.collect();
+    data.extend(routes.iter().filter_map(|(name, route)| Model::of_route(&state, name, route)));
+    data.sort_by(|a, b| a.id.cmp(&b.id));
+    Json(ModelList { object: "list", data })
 }
 
-/// One model, by name or alias; names may contain slashes.
+/// One route or model, by name or alias; names may contain slashes.
 ///
 /// # Errors
 /// When there is none of that name.
@@ -22,6 +29,10 @@ pub(super) async fn retrieve(
     State(state): State<ApiState>,
     Path(id): Path<String>,
 ) -> Result<Json<Model>, ApiError> {
+    let route = state.engine.routes().into_iter().find(|(name, _)| *name == id);
+    if let Some(model) = route.and_then(|(name, route)| Model::of_route(&state, &name, &route)) {
+        return Ok(Json(model));
+    }
     let model = state.engine.model(&id).ok_or(EngineError::UnknownModel { name: id })?;
     Ok(Json(Model::new(model)))
 }
@@ -47,6 +58,9 @@ pub(super) struct Model {
     plugin: Option<String>,
     size_bytes: u64,
     context_length: Option<u32>,
+    /// For a route: who answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<RouteTarget>,
 }
 
 impl Model {
@@ -63,7 +77,15 @@ impl Model {
             plugin: status.plugin,
             size_bytes: status.size_bytes,
             context_length: status.info.and_then(|info| info.context_length),
+            targets: Vec::new(),
         }
+    }
+
+    /// A route, as the first of its targets that exists; `None` when none does.
+    fn of_route(state: &ApiState, name: &str, route: &RouteConfig) -> Option<Self> {
+        let status = route.targets.iter().find_map(|target| state.engine.model(&target.model))?;
+        let first = Self::new(status);
+        Some(Self { id: name.to_owned(), aliases: Vec::new(), targets: route.targets.clone(), ..first })
     }
 }
 

@@ -85,7 +85,11 @@ fn json_is_accepted_and_the_clients_id_comes_back() {
 fn every_route_is_documented() {
     let documentation = include_str!("../../../docs/http-api.md");
     for route in routes() {
-        let path = route.path.replace("{*id}", "{id}").replace("{*action}", "{id}/load");
+        let path = route
+            .path
+            .replace("{*id}", "{id}")
+            .replace("{*action}", "{id}/load")
+            .replace("{*name}", "{name}");
         let name = format!("`{} {path}`", route.method);
         assert!(documentation.contains(&name), "docs/http-api.md lacks {name}");
     }

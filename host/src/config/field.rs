@@ -1,6 +1,7 @@
 //! The table of fields: what each is called in the file, in the environment and on the command line.
 
-/// A field of the configuration that a variable can set. `[plugins.NAME]` is for the file alone.
+/// A field of the configuration that a variable can set. `[plugins.NAME]` and `[routes.NAME]` are for the
+/// file alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     /// Its place in the file, such as `log.level`.

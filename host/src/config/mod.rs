@@ -6,6 +6,7 @@
 mod field;
 mod options;
 mod raw;
+mod route;
 mod surroundings;
 mod value;
 
@@ -21,6 +22,7 @@ use crate::keys::KeyFile;
 pub use field::{FIELDS, Field};
 pub use options::Options;
 pub use raw::{RawConfig, RawLimits, RawLog, RawMemory, RawPlugin, RawWorker};
+pub use route::{ROUTE_TARGETS_MAX, RouteConfig, RouteShadow, RouteTarget, WEIGHT_MAX};
 pub use surroundings::{Folders, Surroundings};
 pub use value::{BODY_BYTES_MAX, BodyBytes, Listen, LogFilter, LogFormat, MILLIS_MAX, Millis, PluginName};
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// Settings for single plugins, by the plugin's name.
     pub plugins: BTreeMap<String, PluginConfig>,
+    /// Public names that share their requests among models.
+    pub routes: BTreeMap<String, RouteConfig>,
 }
 
 /// What is logged, and how.
@@ -285,6 +289,7 @@ impl Config {
                 hang_timeout: millis(raw.worker.hang_timeout_ms, 120_000),
             },
             plugins: raw.plugins.into_iter().map(|(name, plugin)| (name.0, plugin.build())).collect(),
+            routes: raw.routes,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::value::{BodyBytes, Connections, Listen, LogFilter, LogFormat, Millis, PluginName, Queue};
-use super::{CONFIG_BYTES_MAX, ConfigError, Options, PluginConfig};
+use super::{CONFIG_BYTES_MAX, ConfigError, Options, PluginConfig, RouteConfig};
 
 /// One layer of the configuration. [`super::Config`] has the meaning of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -41,6 +41,8 @@ pub struct RawConfig {
     pub worker: RawWorker,
     /// Settings for single plugins.
     pub plugins: BTreeMap<PluginName, RawPlugin>,
+    /// Public names that share their requests among models.
+    pub routes: BTreeMap<String, RouteConfig>,
 }
 
 /// The table `[log]`.
@@ -126,6 +128,8 @@ impl RawConfig {
         for (name, plugin) in self.plugins {
             plugins.entry(name).or_default().options.0.extend(plugin.options.0);
         }
+        let mut routes = lower.routes;
+        routes.extend(self.routes);
         Self {
             listen: self.listen.or(lower.listen),
             insecure: self.insecure.or(lower.insecure),
@@ -155,6 +159,7 @@ impl RawConfig {
                 hang_timeout_ms: worker.hang_timeout_ms.or(lower.worker.hang_timeout_ms),
             },
             plugins,
+            routes,
         }
     }
 

@@ -149,6 +149,7 @@ fn every_variable_reaches_its_field() {
             hang_timeout: ms(9),
         },
         plugins: BTreeMap::new(),
+        routes: BTreeMap::new(),
     };
     assert_eq!(user.config(), expected);
 }
@@ -184,6 +185,14 @@ fn plugin_options_are_kept_as_typed() {
 }
 
 #[test]
+fn routes_are_read_from_the_file() {
+    let file = "[routes.chat]\ntargets = [{ model = \"a\", weight = 9 }, { model = \"b\" }]";
+    let route = &User::new().file("work/pajamas.toml", file).config().routes["chat"];
+    let shares: Vec<_> = route.targets.iter().map(|target| (target.model.as_str(), target.weight)).collect();
+    assert_eq!(shares, [("a", 9), ("b", 1)]);
+}
+
+#[test]
 fn wrong_files_name_the_file_the_field_and_what_was_expected() {
     let cases = [
         ("lisen = 1", "lisen", "expected one of"),
@@ -201,6 +210,7 @@ fn wrong_files_name_the_file_the_field_and_what_was_expected() {
         ("[worker]\npatience = 1", "patience", "expected one of"),
         ("[plugins.GGUF]", "GGUF", "expected the name of a plugin"),
         ("[plugins.gguf]\ncontext = 1", "context", "expected `options`"),
+        ("[routes.chat]\ntargets = []", "targets", "name at least one model"),
         ("listen = ", "listen", ""),
     ];
     for (text, field, expected) in cases {

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::Admission;
 use super::budget::{self, Reservation};
 use super::error::{EngineError, FailureCause};
+use super::evict::{Evicted, Unloaded};
 use super::loaded::{Extensions, Loaded};
 use super::status::{ModelState, ModelStatus};
 use super::version::PluginVersion;
@@ -44,30 +45,6 @@ pub(super) struct ModelEntry {
     measured_bytes: Mutex<Option<u64>>,
     /// The memory that is set aside for it.
     reservation: Mutex<Option<Reservation>>,
-}
-
-/// A model that was taken out of its place, to be unloaded.
-#[derive(Debug)]
-pub(super) struct Evicted {
-    loaded: Arc<Loaded>,
-    /// Given back when the model is gone.
-    _reservation: Option<Reservation>,
-}
-
-impl Evicted {
-    /// Unloads the model; its worker ends with its last model, and is waited for.
-    pub(super) async fn end(self) {
-        let worker = self.loaded.handle.worker();
-        let ended = (Arc::strong_count(worker) == 1).then(|| worker.ended());
-        let mut gone = self.loaded.gone.subscribe();
-        drop(self.loaded);
-        // An error means that the sender is gone, and the model with it.
-        while gone.changed().await.is_ok() {}
-        if let Some(ended) = ended {
-            // Its memory is back when the process is gone.
-            ended.await;
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -148,7 +125,7 @@ impl ModelEntry {
             return None;
         }
         match std::mem::replace(&mut *slot, Slot::Unloaded) {
-            Slot::Ready(loaded) => Some(Evicted { loaded, _reservation: self.reservation.lock().take() }),
+            Slot::Ready(loaded) => Some(Evicted::new(loaded, self.reservation.lock().take())),
             Slot::Unloaded | Slot::Loading(_) | Slot::Failed(_) => None,
         }
     }
@@ -259,13 +236,13 @@ impl ModelEntry {
         }
     }
 
-    /// Drops the model and waits until its last job has ended. Returns whether it was loaded.
-    pub(super) async fn unload(&self) -> bool {
-        let Some(loaded) = self.forget() else { return false };
+    /// Drops the model and waits until its last job has ended. `None` when it was not loaded.
+    pub(super) async fn unload(&self) -> Option<Unloaded> {
+        let loaded = self.forget()?;
         let reservation = self.reservation.lock().take();
-        Evicted { loaded, _reservation: reservation }.end().await;
-        tracing::info!(model = self.spec.id, "model unloaded");
-        true
+        let returned_bytes = Evicted::new(loaded, reservation).end().await;
+        tracing::info!(model = self.spec.id, returned_bytes, "model unloaded");
+        Some(Unloaded { returned_bytes })
     }
 }
 

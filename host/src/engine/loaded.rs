@@ -16,7 +16,7 @@ use super::job::JobEvent;
 use super::lifecycle::ModelEntry;
 use super::recovery::JobStream;
 use super::version::PluginVersion;
-use super::{Shared, lifecycle, recovery};
+use super::{Shared, lifecycle, recovery, shadow};
 use crate::plugins::ModelHandle;
 
 /// A model in a worker; dropping the last reference unloads it.
@@ -77,11 +77,18 @@ pub struct LoadedModel {
     loaded: Arc<Loaded>,
     entry: Arc<ModelEntry>,
     shared: Arc<Shared>,
+    /// Who gets copies of its requests.
+    shadows: Vec<Arc<ModelEntry>>,
 }
 
 impl LoadedModel {
     pub(super) fn new(loaded: Arc<Loaded>, entry: Arc<ModelEntry>, shared: Arc<Shared>) -> Self {
-        Self { loaded, entry, shared }
+        Self { loaded, entry, shared, shadows: Vec::new() }
+    }
+
+    /// The same model, whose requests these get too.
+    pub(super) fn with_shadows(self, shadows: Vec<Arc<ModelEntry>>) -> Self {
+        Self { shadows, ..self }
     }
 
     /// The model's public name.
@@ -131,8 +138,7 @@ impl LoadedModel {
     }
 
     /// Starts a job, or queues it when all slots are busy; callers take turns. Never waits; the job's own errors arrive
-    /// in the stream. When the worker ends, the job goes on in
-    /// the next one, see [`JobStream`].
+    /// in the stream. When the worker ends, the job goes on in the next one, see [`JobStream`].
     ///
     /// # Errors
     /// The host is shutting down, too many requests wait, the request has ended its worker before, or it is too large.
@@ -140,7 +146,12 @@ impl LoadedModel {
         if self.shared.closing.load(Ordering::Acquire) {
             return Err(EngineError::ShuttingDown);
         }
-        recovery::start(&self.shared, &self.entry, &self.loaded, request, caller)
+        let copy = (!self.shadows.is_empty()).then(|| request.clone());
+        let job = recovery::start(&self.shared, &self.entry, &self.loaded, request, caller)?;
+        if let Some(copy) = copy {
+            shadow::send(&self.shared, &self.shadows, &copy);
+        }
+        Ok(job)
     }
 
     /// Measured memory and occupancy; `None` when the plugin does not measure.

@@ -4,13 +4,16 @@ mod admission;
 mod budget;
 mod crashes;
 mod error;
+mod evict;
 mod job;
 mod lifecycle;
 mod loaded;
 mod memory;
 mod pool;
 mod recovery;
+mod routes;
 mod self_test;
+mod shadow;
 mod status;
 mod swap;
 mod version;
@@ -27,18 +30,22 @@ use tokio_util::task::TaskTracker;
 pub use admission::{Caller, Priority};
 use budget::Budget;
 pub use error::{EngineError, FailureCause, WorkerFailure};
+pub use evict::Unloaded;
 pub use job::{JobEvent, OutputTensor, TokenLogprob};
 use lifecycle::ModelEntry;
 pub use loaded::LoadedModel;
 use pool::PluginPool;
 pub use recovery::JobStream;
 use recovery::PoisonList;
+use routes::{ROUTES_MAX, Route, Routes};
 pub use self_test::SelfTestError;
 pub use status::{ModelState, ModelStatus, PluginState, PluginStatus};
 
 pub use swap::{ModelSwapReport, SwapError, SwapMode, SwapReport, SwapRequest, SwapStep};
 
-use crate::config::Config;
+use shadow::Shadows;
+
+use crate::config::{Config, RouteConfig};
 use crate::models::{Catalog, ModelSpec};
 use crate::plugins::discover::{DiscoverError, discover};
 
@@ -72,6 +79,17 @@ pub enum ModelSwapError {
     Swap(#[from] SwapError),
 }
 
+/// Why a route was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// It names a model that is not there.
+    #[error("there is no model \"{0}\" for the route: GET /v1/models lists what is there")]
+    UnknownModel(String),
+    /// There are too many routes.
+    #[error("there are {ROUTES_MAX} routes already: remove one first")]
+    TooMany,
+}
+
 /// Everything that serves models. Cheap to clone; all methods may be called from any task.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -82,6 +100,8 @@ pub struct Engine {
 struct Shared {
     pool: PluginPool,
     models: Vec<Arc<ModelEntry>>,
+    routes: Routes,
+    shadows: Shadows,
     /// One token per running job; waited for at shutdown.
     jobs: TaskTracker,
     closing: AtomicBool,
@@ -121,6 +141,8 @@ impl Engine {
                 .into_iter()
                 .map(|spec| Arc::new(ModelEntry::new(spec, config.limits.queue)))
                 .collect(),
+            routes: Routes::new(&config.routes),
+            shadows: Shadows::default(),
             jobs: TaskTracker::new(),
             closing: AtomicBool::new(false),
             budget: Arc::new(Budget::new(config.memory.budget_bytes.or_else(memory::nine_tenths))),
@@ -131,6 +153,13 @@ impl Engine {
             cache_dir: config.cache_dir.clone(),
             plugins_dir: config.plugins_dir.clone(),
         });
+        for (name, route) in &config.routes {
+            if let Some(model) = shared.unknown_model(route) {
+                tracing::warn!(
+                    "the route {name} names the model {model}, which does not exist, and leaves it out"
+                );
+            }
+        }
         shared.pool.probe_all(shared.probe_timeout);
         tokio::spawn(budget::unload_idle(Arc::downgrade(&shared)));
         if config.watch {
@@ -162,6 +191,33 @@ impl Engine {
         let entry = self.entry(name).ok()?;
         let loaded = entry.ready()?;
         Some(LoadedModel::new(loaded, entry, Arc::clone(&self.shared)))
+    }
+
+    /// All routes, by name.
+    #[must_use]
+    pub fn routes(&self) -> Vec<(String, RouteConfig)> {
+        self.shared.routes.list()
+    }
+
+    /// Makes a route, or replaces the one of this name, for the requests that come from now on.
+    ///
+    /// # Errors
+    /// See [`RouteError`]; nothing is changed then.
+    pub fn set_route(&self, name: &str, route: RouteConfig) -> Result<(), RouteError> {
+        if let Some(model) = self.shared.unknown_model(&route) {
+            return Err(RouteError::UnknownModel(model.to_owned()));
+        }
+        if !self.shared.routes.set(name, route) {
+            return Err(RouteError::TooMany);
+        }
+        tracing::info!(route = name, "the route has changed");
+        Ok(())
+    }
+
+    /// Removes a route; returns whether there was one.
+    #[must_use]
+    pub fn remove_route(&self, name: &str) -> bool {
+        self.shared.routes.remove(name)
     }
 
     /// All plugins, by name.
@@ -211,20 +267,49 @@ impl Engine {
         self.shared.pool.probed().await;
     }
 
-    /// The model, loaded on demand. All who ask at the same time wait for one load.
+    /// The model, loaded on demand. All who ask at the same time wait for one load. The name of a route stands for the
+    /// target whose turn it is; when that cannot be loaded, for the next one that can.
     ///
     /// # Errors
-    /// No such model, no plugin for it, or the load failed.
+    /// No such model, no plugin for it, or the load failed; for a route, what its first target says.
     ///
     /// # Cancellation
     /// The load goes on for the others, and for the next request.
     pub async fn acquire(&self, name: &str) -> Result<LoadedModel, EngineError> {
+        if let Some(route) = self.shared.routes.get(name) {
+            return self.acquire_by(&route).await;
+        }
+        self.acquire_entry(self.entry(name)?).await
+    }
+
+    async fn acquire_entry(&self, entry: Arc<ModelEntry>) -> Result<LoadedModel, EngineError> {
         if self.shared.closing.load(Ordering::Acquire) {
             return Err(EngineError::ShuttingDown);
         }
-        let entry = self.entry(name)?;
         let loaded = lifecycle::acquire(&self.shared, &entry).await?;
         Ok(LoadedModel::new(loaded, entry, Arc::clone(&self.shared)))
+    }
+
+    async fn acquire_by(&self, route: &Route) -> Result<LoadedModel, EngineError> {
+        let mut first_error = None;
+        for target in route.targets() {
+            let acquired = match self.entry(target) {
+                Ok(entry) => self.acquire_entry(entry).await,
+                Err(error) => Err(error),
+            };
+            match acquired {
+                Ok(model) => {
+                    let shadows = route.shadows().into_iter().filter_map(|shadow| self.entry(shadow).ok());
+                    return Ok(model.with_shadows(shadows.collect()));
+                }
+                Err(error) => {
+                    tracing::warn!(model = target, "a route's target cannot answer: {error}");
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        // A route has at least one target.
+        Err(first_error.unwrap_or(EngineError::ShuttingDown))
     }
 
     /// As [`Engine::acquire`], for an operator: a model whose last load failed a moment ago is tried at once.
@@ -232,18 +317,19 @@ impl Engine {
     /// # Errors
     /// As for [`Engine::acquire`].
     pub async fn load(&self, name: &str) -> Result<LoadedModel, EngineError> {
-        self.entry(name)?.forgive();
-        self.acquire(name).await
+        let entry = self.entry(name)?;
+        entry.forgive();
+        self.acquire_entry(entry).await
     }
 
-    /// Unloads a model once its running jobs have ended. Returns whether it was loaded.
+    /// Unloads a model once its running jobs have ended. `None` when it was not loaded.
     ///
     /// # Errors
     /// No such model.
     ///
     /// # Cancellation
     /// The model is unloaded all the same.
-    pub async fn unload(&self, name: &str) -> Result<bool, EngineError> {
+    pub async fn unload(&self, name: &str) -> Result<Option<Unloaded>, EngineError> {
         Ok(self.entry(name)?.unload().await)
     }
 
@@ -282,10 +368,22 @@ impl Engine {
     }
 
     fn entry(&self, name: &str) -> Result<Arc<ModelEntry>, EngineError> {
-        let by_id = self.shared.models.iter().find(|entry| entry.spec().id == name);
-        let by_alias =
-            || self.shared.models.iter().find(|e| e.spec().aliases.iter().any(|alias| alias == name));
-        by_id.or_else(by_alias).cloned().ok_or_else(|| EngineError::UnknownModel { name: name.to_owned() })
+        self.shared.entry(name).cloned().ok_or_else(|| EngineError::UnknownModel { name: name.to_owned() })
+    }
+}
+
+impl Shared {
+    /// The model of this id, or else of this alias.
+    fn entry(&self, name: &str) -> Option<&Arc<ModelEntry>> {
+        let by_id = self.models.iter().find(|entry| entry.spec().id == name);
+        by_id.or_else(|| self.models.iter().find(|e| e.spec().aliases.iter().any(|alias| alias == name)))
+    }
+
+    /// A model that a route names and that does not exist.
+    fn unknown_model<'a>(&self, route: &'a RouteConfig) -> Option<&'a str> {
+        let targets = route.targets.iter().map(|target| &target.model);
+        let mut models = targets.chain(route.shadows.iter().map(|shadow| &shadow.model));
+        models.find(|model| self.entry(model).is_none()).map(String::as_str)
     }
 }
 

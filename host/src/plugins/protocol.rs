@@ -69,6 +69,8 @@ pub(crate) enum FromWorker {
     Progress { call: CallId, fraction: f32, text: String },
     /// The plugin's `submit` has not returned for so long.
     SubmitHangs { ms: u64 },
+    /// The plugin has freed a model that was to be unloaded.
+    Unloaded,
     /// An event of a job.
     Event { job: JobId, event: WireEvent },
     /// A message of the plugin.

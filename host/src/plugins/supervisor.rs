@@ -7,24 +7,26 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use pajamas_plugin_api::native::Handshake;
-use pajamas_plugin_api::{Error, LoadSpec, ModelInfo, ModelStats, ProbeReport, Request, level_to_abi};
+use pajamas_plugin_api::{Error, LoadSpec, ModelInfo, ProbeReport, level_to_abi};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::confine::Confinement;
-use super::protocol::{CallId, FromWorker, Hello, JobId, ModelId, ToWorker, build_id};
+use super::protocol::{CallId, FromWorker, Hello, JobId, ToWorker, build_id};
 use super::transport::{Outbox, SendError};
-use super::wire::{Attachments, encode, request_to_wire};
+use super::wire::{Attachments, encode};
 use super::worker::Host;
-use crate::engine::{EngineError, FailureCause, WorkerFailure};
+use crate::engine::{FailureCause, WorkerFailure};
 
+mod handle;
 mod jobs;
 mod process;
 
+pub use handle::ModelHandle;
 use jobs::JobTable;
 pub use jobs::{JobQueue, JobReceiver};
 
@@ -158,6 +160,10 @@ struct Shared {
     next_call: AtomicU32,
     next_job: AtomicU64,
     next_model: AtomicU32,
+    /// Models that are being unloaded.
+    unloading: watch::Sender<usize>,
+    /// The process; none when the worker runs in this one.
+    pid: OnceLock<u32>,
     /// Set once, when the worker has ended.
     ended: watch::Sender<Option<Arc<WorkerFailure>>>,
     /// Why the host itself stops the worker; goes into the failure.
@@ -200,6 +206,8 @@ impl Worker {
             next_call: AtomicU32::new(1),
             next_job: AtomicU64::new(1),
             next_model: AtomicU32::new(1),
+            unloading: watch::channel(0).0,
+            pid: OnceLock::new(),
             ended: watch::channel(None).0,
             stop: Mutex::new(None),
             stop_requested: Notify::new(),
@@ -236,6 +244,20 @@ impl Worker {
     #[must_use]
     pub fn handshake(&self) -> &Handshake {
         &self.handshake
+    }
+
+    /// Waits until every model that is being unloaded is freed, but no longer than `timeout`.
+    pub async fn unloaded(&self, timeout: Duration) {
+        let mut unloading = self.shared.unloading.subscribe();
+        let freed = unloading.wait_for(|count| *count == 0);
+        // Whoever asks next sees how much it was.
+        let _ = tokio::time::timeout(timeout, freed).await;
+    }
+
+    /// Bytes of memory that the process has resident; `None` where the system does not say, or after its end.
+    #[must_use]
+    pub fn resident_bytes(&self) -> Option<u64> {
+        self.shared.pid.get().copied().and_then(process::resident_bytes)
     }
 
     /// How the process is confined, for the log.
@@ -396,6 +418,7 @@ impl Shared {
                     let _ = waiting.send(outcome.map_err(CallError::Plugin));
                 }
             }
+            FromWorker::Unloaded => self.unloading.send_modify(|count| *count = count.saturating_sub(1)),
             FromWorker::Progress { fraction, text, .. } => {
                 tracing::info!(plugin = self.plugin, percent = (fraction * 100.0).round(), "{text}");
             }
@@ -411,70 +434,6 @@ impl Shared {
                 process::log(&self.plugin, level, &target, &message, &fields_json);
             }
         }
-    }
-}
-
-/// A model that is loaded in a worker; dropping it unloads it, and the worker ends with its last model.
-#[derive(Debug)]
-pub struct ModelHandle {
-    worker: Arc<Worker>,
-    model: ModelId,
-    info: Arc<ModelInfo>,
-}
-
-impl ModelHandle {
-    /// Metadata as loaded.
-    #[must_use]
-    pub fn info(&self) -> &Arc<ModelInfo> {
-        &self.info
-    }
-
-    /// The worker that holds the model.
-    #[must_use]
-    pub fn worker(&self) -> &Arc<Worker> {
-        &self.worker
-    }
-
-    /// Starts a job; its events arrive at the receiver. Never waits.
-    ///
-    /// # Errors
-    /// The worker has ended or its connection is congested, or the request is too large for it.
-    pub fn submit(&self, request: &Request) -> Result<JobReceiver, EngineError> {
-        let shared = &self.worker.shared;
-        let mut attachments = Attachments::default();
-        let request = request_to_wire(request, &mut attachments).map_err(|e| {
-            EngineError::Plugin(Error::invalid(format!("the request cannot be sent to the worker: {e}")))
-        })?;
-        let job = shared.next_job.fetch_add(1, Ordering::Relaxed);
-        let receiver = shared.jobs.open(job, self.model, Arc::downgrade(shared));
-        let message = ToWorker::Submit { job, model: self.model, request };
-        match shared.send_with(&message, attachments) {
-            Ok(()) => Ok(receiver),
-            Err(SendError::Full) => Err(EngineError::Plugin(Error::new(
-                pajamas_plugin_api::ErrorKind::Overloaded,
-                "the connection to the worker is congested: try again later",
-            ))),
-            Err(SendError::Closed) => {
-                let failure = shared.ended.borrow().clone();
-                Err(EngineError::Worker(failure.unwrap_or_else(|| shared.unexplained())))
-            }
-        }
-    }
-
-    /// Measured memory and occupancy; `None` when the plugin does not measure.
-    ///
-    /// # Errors
-    /// See [`CallError`]. A measurement beyond `timeout` ends the worker.
-    pub async fn stats(&self, timeout: Duration) -> Result<Option<ModelStats>, CallError> {
-        let model = self.model;
-        self.worker.call("stats", timeout, |call| ToWorker::Stats { call, model }).await
-    }
-}
-
-impl Drop for ModelHandle {
-    fn drop(&mut self) {
-        // Fails only when the worker has ended, and the model with it.
-        let _ = self.worker.shared.send(&ToWorker::Unload { model: self.model });
     }
 }
 

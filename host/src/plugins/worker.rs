@@ -291,8 +291,13 @@ impl Session {
             }
             ToWorker::Unload { model } => {
                 let removed = self.models.lock().remove(&model);
-                // Frees the model, unless a job still holds it; that may take a while.
-                let _ = self.calls.run(move || drop(removed));
+                let link = Arc::clone(&self.link);
+                // Frees the model, unless a job still holds it; that may take a while. Without a thread it is freed too.
+                let _ = self.calls.run(move || {
+                    drop(removed);
+                    // Fails only when the host is gone.
+                    let _ = link.send(&FromWorker::Unloaded);
+                });
             }
             ToWorker::Submit { job, model, request } => {
                 let state = Arc::new(JobState::new(job, &self.link, &self.ended));

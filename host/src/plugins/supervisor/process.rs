@@ -45,7 +45,13 @@ pub(super) fn run(
             std::thread::Builder::new().name(name).spawn(|| worker::serve(theirs, Host::SameProcess))?;
             Body::Thread
         }
-        Host::OtherProcess => Body::Process(Box::new(spawn(options, theirs, &last_lines)?)),
+        Host::OtherProcess => {
+            let process = spawn(options, theirs, &last_lines)?;
+            if let Some(pid) = process.child.id() {
+                shared.pid.get_or_init(|| pid);
+            }
+            Body::Process(Box::new(process))
+        }
     };
     tokio::spawn(flush(Arc::clone(shared)));
     tokio::spawn(watch(Arc::clone(shared)));
@@ -83,6 +89,14 @@ fn spawn(options: &WorkerOptions, theirs: OwnedFd, last_lines: &LastLines) -> io
         tokio::spawn(capture(stderr, options.plugin.clone(), "stderr", last_lines.clone())),
     ];
     Ok(Process { child, output })
+}
+
+/// What the system says that the process has resident.
+pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// Reads frames until the connection closes or the worker is to stop, then ends it and tells everyone.
