@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{Host, PATIENCE, Setup, eventually};
+use crate::harness::{Host, PATIENCE, Setup, eventually, real_model, resident_kb};
 use crate::stream::{Reading, chat};
 
 /// Bytes of each model below.
@@ -161,4 +161,54 @@ async fn a_model_that_cannot_be_loaded_is_not_tried_again_at_once() {
     while host.chat("a", "hello").await.body["error"]["code"] != "load_failed" {
         assert!(started.elapsed() < PATIENCE, "never tried again");
     }
+}
+
+/// Three copies of a real model, and a host that may use so many bytes for them.
+fn three_real_models(budget_bytes: Option<u64>) -> Option<Host> {
+    let (plugins, model) = real_model("smollm2")?;
+    let mut files = std::fs::read_dir(model).expect("the model's folder").filter_map(Result::ok);
+    let gguf = files.find(|file| file.path().extension().is_some_and(|e| e == "gguf")).expect("a GGUF file");
+    let setup = Setup::new().plugins(&plugins).config("[plugins.gguf.options]\nslots = 2\ncontext = 256\n");
+    for name in ["a", "b", "c"] {
+        std::fs::copy(gguf.path(), setup.model_path(&format!("{name}.gguf"))).expect("copied");
+    }
+    let setup = match budget_bytes {
+        Some(bytes) => setup.config(&format!("[memory]\nbudget_bytes = {bytes}\n")),
+        None => setup,
+    };
+    Some(setup.start())
+}
+
+async fn measured_bytes(host: &Host) -> u64 {
+    models(host).await.iter().filter_map(|model| model["stats"]["bytes"]["cpu"].as_u64()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_real_models_share_memory_for_two() {
+    let Some(host) = three_real_models(None) else { return };
+    assert_eq!(host.post("/admin/models/a/load", &json!({})).await.status, 200);
+    let one = measured_bytes(&host).await;
+    assert!(one > 50_000_000, "{one} bytes");
+    drop(host);
+
+    let budget_bytes = one * 5 / 2;
+    let Some(host) = three_real_models(Some(budget_bytes)) else { return };
+    let ask = async |model: &str, number: usize| {
+        let body = chat(model, "Name the capital of France.", json!({"temperature": 0, "max_tokens": 12}));
+        let text = Reading::open(&host.client, &host.url, &body).await.text(|| {}).await;
+        assert_eq!(text.as_deref(), Ok("The capital of France is Paris."), "{model} {number}");
+        let bytes = measured_bytes(&host).await;
+        assert!(bytes <= budget_bytes, "{bytes} bytes of {budget_bytes}");
+    };
+    let client = async |client: usize| {
+        for number in 0..6 {
+            ask(["a", "b", "c"][(client + number * (client + 1)) % 3], number).await;
+        }
+    };
+    tokio::join!(client(0), client(1), client(2));
+    let log = host.log.text();
+    assert!(log.matches("unloading an idle model to make room").count() >= 2, "{log}");
+    // The process keeps what the models that are loaded take, and no more.
+    let resident: u64 = host.workers().iter().map(|pid| resident_kb(*pid) * 1024).sum();
+    assert!(resident < budget_bytes + 200_000_000, "{resident} bytes");
 }

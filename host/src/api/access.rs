@@ -161,6 +161,7 @@ impl AccessRecord {
         Caller {
             name: account.map_or("", |account| account.id()),
             priority: self.wishes.priority.map_or(usual, |wish| wish.min(highest)),
+            weight: account.map_or(1, |account| account.weight()),
         }
     }
 

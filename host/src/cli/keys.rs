@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Error;
 use super::print::{Printer, list};
 use crate::config::Config;
-use crate::engine::Priority;
+use crate::engine::{CALLER_WEIGHT_MAX, Priority};
 use crate::keys::{Key, KeyFile, KeyLimits, Scope};
 
 #[derive(Debug, clap::Subcommand)]
@@ -31,6 +31,9 @@ pub(super) struct CreateArgs {
     /// The highest priority that its requests may have, and the one that they have by default
     #[arg(long, value_enum, default_value_t)]
     priority: Priority,
+    /// Its share of a model's tokens where requests wait, in relation to other keys' [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CALLER_WEIGHT_MAX)))]
+    weight: Option<u32>,
     /// Requests that it may make within a minute [default: any number]
     #[arg(long, value_name = "N")]
     requests_per_minute: Option<u32>,
@@ -65,6 +68,7 @@ pub(super) fn run(config: &Config, command: &KeysCommand, json: bool) -> Result<
             let scopes: Vec<Scope> = args.scope.iter().map(|scope| (*scope).into()).collect();
             let limits = KeyLimits {
                 priority: args.priority,
+                weight: args.weight,
                 requests_per_minute: args.requests_per_minute,
                 tokens_per_minute: args.tokens_per_minute,
             };
@@ -92,7 +96,8 @@ fn print_list<W: Write>(printer: &mut Printer<W>, keys: &[Key], json: bool) -> R
     if json {
         let document = |key: &Key| {
             json!({
-                "id": key.id, "name": key.name, "scopes": key.scopes, "priority": key.priority, "created_unix_s": key.created_unix_s,
+                "id": key.id, "name": key.name, "scopes": key.scopes, "priority": key.priority, "weight": key.weight,
+                "created_unix_s": key.created_unix_s,
                 "requests_per_minute": key.requests_per_minute, "tokens_per_minute": key.tokens_per_minute,
             })
         };

@@ -22,7 +22,7 @@ use crate::keys::KeyFile;
 pub use field::{FIELDS, Field};
 pub use options::Options;
 pub use raw::{RawConfig, RawLimits, RawLog, RawMemory, RawPlugin, RawWorker};
-pub use route::{ROUTE_TARGETS_MAX, RouteConfig, RouteShadow, RouteTarget, WEIGHT_MAX};
+pub use route::{ROUTE_TARGETS_MAX, ROUTE_WEIGHT_MAX, RouteConfig, RouteShadow, RouteTarget};
 pub use surroundings::{Folders, Surroundings};
 pub use value::{BODY_BYTES_MAX, BodyBytes, Listen, LogFilter, LogFormat, MILLIS_MAX, Millis, PluginName};
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Most targets of a route, and most shadows; more are refused.
 pub const ROUTE_TARGETS_MAX: usize = 16;
 /// Largest weight; a greater one is refused.
-pub const WEIGHT_MAX: u32 = 1_000_000;
+pub const ROUTE_WEIGHT_MAX: u32 = 1_000_000;
 
 /// What stands behind a public name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,8 +74,8 @@ impl TryFrom<RawRoute> for RouteConfig {
         if targets.iter().all(|target| target.weight == 0) {
             return Err("every weight is 0: give at least one target a share".to_owned());
         }
-        if let Some(target) = targets.iter().find(|target| target.weight > WEIGHT_MAX) {
-            return Err(format!("`weight` of \"{}\" is above {WEIGHT_MAX}", target.model));
+        if let Some(target) = targets.iter().find(|target| target.weight > ROUTE_WEIGHT_MAX) {
+            return Err(format!("`weight` of \"{}\" is above {ROUTE_WEIGHT_MAX}", target.model));
         }
         if let Some(shadow) = shadows.iter().find(|shadow| shadow.percent > 100) {
             return Err(format!(

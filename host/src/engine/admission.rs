@@ -1,8 +1,9 @@
 //! Who is next: the jobs that wait for a model, fair between callers and bounded in number.
 //!
-//! Start-time fair queueing (Goyal, Vin and Cheng, 1996): each caller's jobs get start tags one apart, and the lowest tag
-//! runs next. A caller with one job waits for one job of each other caller, however many those have queued. Jobs of a higher
-//! priority go before all of a lower one.
+//! Start-time fair queueing (Goyal, Vin and Cheng, 1996): the start tag of a caller's job is where its job before would
+//! end, which is its start plus its tokens divided by the caller's weight; the lowest tag runs next. So callers share the
+//! model's tokens by their weights, however many jobs each has queued. A job's tokens are expected when it comes and
+//! corrected when it ends. Jobs of a higher priority go before all of a lower one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,6 +13,10 @@ use tokio::sync::oneshot;
 
 /// Callers whose last tag is remembered; when there are more, those without waiting jobs are forgotten.
 const CALLERS_MAX: usize = 1024;
+/// Largest weight of a caller.
+pub const CALLER_WEIGHT_MAX: u32 = 1000;
+/// What a token moves the tag of a caller with [`CALLER_WEIGHT_MAX`]; more by as much as the weight is less.
+const TOKEN_TAG: u64 = 1;
 
 /// How urgent a job is. A higher one goes first, whoever else waits.
 #[derive(
@@ -39,12 +44,20 @@ pub enum Priority {
 }
 
 /// Who wants a job done.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     /// Takes turns with the others; empty for those who are not told apart.
     pub name: &'a str,
     /// How urgent it is.
     pub priority: Priority,
+    /// Its share in relation to the others, 1 to [`CALLER_WEIGHT_MAX`].
+    pub weight: u32,
+}
+
+impl Default for Caller<'_> {
+    fn default() -> Self {
+        Self { name: "", priority: Priority::default(), weight: 1 }
+    }
 }
 
 /// The queue of a model.
@@ -57,6 +70,15 @@ pub(super) struct Admission {
 #[derive(Debug)]
 pub(super) struct Permit {
     queue: Arc<Mutex<Queue>>,
+    bill: Bill,
+}
+
+/// What a job costs its caller.
+#[derive(Debug)]
+struct Bill {
+    caller: String,
+    weight: u32,
+    expected_tokens: u32,
 }
 
 /// A place in the queue: the right to run comes through it.
@@ -81,13 +103,28 @@ struct Queue {
     capacity: usize,
     running: usize,
     waiting_max: usize,
-    waiting: BTreeMap<Rank, oneshot::Sender<Permit>>,
+    waiting: BTreeMap<Rank, Waiting>,
     /// The tag that the next job of a caller gets at least.
     next_tags: HashMap<String, u64>,
     /// Tag of the job that started last.
     clock: u64,
     /// Number of the next job; orders those with one tag.
     arrivals: u64,
+}
+
+/// A job that waits.
+#[derive(Debug)]
+struct Waiting {
+    place: oneshot::Sender<Permit>,
+    bill: Bill,
+}
+
+impl Bill {
+    /// How far so many tokens move the caller's tag.
+    fn tags(&self, tokens: u32) -> u64 {
+        let per_token = TOKEN_TAG * u64::from(CALLER_WEIGHT_MAX / self.weight.clamp(1, CALLER_WEIGHT_MAX));
+        u64::from(tokens) * per_token
+    }
 }
 
 impl Admission {
@@ -117,64 +154,76 @@ impl Admission {
         (queue.running, queue.waiting.len())
     }
 
-    /// Lets a job of `caller` in.
-    pub(super) fn enter(&self, caller: Caller<'_>) -> Entry {
+    /// Lets a job of `caller` in, which will take about so many tokens.
+    pub(super) fn enter(&self, caller: Caller<'_>, expected_tokens: u32) -> Entry {
+        let bill = Bill { caller: caller.name.to_owned(), weight: caller.weight, expected_tokens };
         let mut queue = self.queue.lock();
         queue.forget_place_holders();
-        let tag = queue.tag(caller.name);
+        let tag = queue.tag(&bill);
         if queue.running < queue.capacity && queue.waiting.is_empty() {
             queue.running += 1;
             queue.clock = queue.clock.max(tag);
-            return Entry::Now(Permit { queue: Arc::clone(&self.queue) });
+            return Entry::Now(Permit { queue: Arc::clone(&self.queue), bill });
         }
         if queue.waiting.len() >= queue.waiting_max {
             return Entry::Full(queue.waiting.len());
         }
-        let (sender, place) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         queue.arrivals += 1;
         let rank = (std::cmp::Reverse(caller.priority), tag, queue.arrivals);
-        queue.waiting.insert(rank, sender);
-        Entry::Later(place)
+        queue.waiting.insert(rank, Waiting { place: sender, bill });
+        Entry::Later(receiver)
     }
 }
 
 impl Queue {
     /// The start tag of a caller's next job.
-    fn tag(&mut self, caller: &str) -> u64 {
+    fn tag(&mut self, bill: &Bill) -> u64 {
         if self.next_tags.len() >= CALLERS_MAX {
             let clock = self.clock;
             self.next_tags.retain(|_, next| *next > clock);
         }
-        let next = self.next_tags.entry(caller.to_owned()).or_default();
+        let next = self.next_tags.entry(bill.caller.clone()).or_default();
         let tag = (*next).max(self.clock);
-        *next = tag + 1;
+        *next = tag + bill.tags(bill.expected_tokens);
         tag
     }
 
     /// Removes jobs whose clients went away.
     fn forget_place_holders(&mut self) {
-        self.waiting.retain(|_, place| !place.is_closed());
+        self.waiting.retain(|_, waiting| !waiting.place.is_closed());
     }
 }
 
 /// Starts jobs while there is room. Outside the lock, a permit that nobody takes comes back by being dropped.
 fn start_waiting(shared: &Arc<Mutex<Queue>>) {
     loop {
-        let place = {
+        let (place, bill) = {
             let mut queue = shared.lock();
             if queue.running >= queue.capacity {
                 return;
             }
-            let Some(((_, tag, _), place)) = queue.waiting.pop_first() else { return };
-            if place.is_closed() {
+            let Some(((_, tag, _), waiting)) = queue.waiting.pop_first() else { return };
+            if waiting.place.is_closed() {
                 continue;
             }
             queue.running += 1;
             queue.clock = queue.clock.max(tag);
-            place
+            (waiting.place, waiting.bill)
         };
         // Nobody waits any more: the permit in the error is dropped, which starts the next.
-        let _ = place.send(Permit { queue: Arc::clone(shared) });
+        let _ = place.send(Permit { queue: Arc::clone(shared), bill });
+    }
+}
+
+impl Permit {
+    /// Corrects what the job costs its caller by the tokens that it really took.
+    pub(super) fn settle(&mut self, tokens: u32) {
+        let (expected, actual) = (self.bill.tags(self.bill.expected_tokens), self.bill.tags(tokens));
+        if let Some(next) = self.queue.lock().next_tags.get_mut(&self.bill.caller) {
+            *next = next.saturating_sub(expected).saturating_add(actual);
+        }
+        self.bill.expected_tokens = tokens;
     }
 }
 
@@ -196,14 +245,14 @@ mod tests {
     }
 
     fn now(admission: &Admission, caller: &str) -> Permit {
-        match admission.enter(Caller { name: caller, ..Caller::default() }) {
+        match admission.enter(Caller { name: caller, ..Caller::default() }, 10) {
             Entry::Now(permit) => permit,
             Entry::Later(_) | Entry::Full(_) => panic!("{caller} has to wait"),
         }
     }
 
     fn later(admission: &Admission, caller: &str) -> Place {
-        match admission.enter(Caller { name: caller, ..Caller::default() }) {
+        match admission.enter(Caller { name: caller, ..Caller::default() }, 10) {
             Entry::Later(place) => place,
             Entry::Now(_) | Entry::Full(_) => panic!("{caller} does not wait"),
         }
@@ -252,15 +301,71 @@ mod tests {
         assert_eq!(order, ["b", "c", "a", "b", "a"]);
     }
 
+    /// Starts all jobs of these callers, one after the other, and counts how many of each are among the first `first`.
+    fn shares(callers: [(Caller<'_>, u32, u32); 2], first: usize) -> [usize; 2] {
+        let admission = queue(1, 1000);
+        let mut running = Some(now(&admission, "someone"));
+        let mut places = Vec::new();
+        for (index, (caller, expected, actual)) in callers.into_iter().enumerate() {
+            for _ in 0..100 {
+                match admission.enter(caller, expected) {
+                    Entry::Later(place) => places.push((index, actual, place)),
+                    Entry::Now(_) | Entry::Full(_) => panic!("{caller:?} does not wait"),
+                }
+            }
+        }
+        let mut counts = [0; 2];
+        for _ in 0..first {
+            drop(running.take());
+            let ready = places.iter_mut().enumerate().find_map(|(at, (index, actual, place))| {
+                place.try_recv().ok().map(|permit| (at, *index, *actual, permit))
+            });
+            let (at, index, actual, mut permit) = ready.unwrap();
+            permit.settle(actual);
+            counts[index] += 1;
+            running = Some(permit);
+            places.remove(at);
+        }
+        counts
+    }
+
+    #[test]
+    fn callers_share_tokens_by_weight() {
+        let caller = |name, weight| Caller { name, weight, ..Caller::default() };
+        let [heavy, light] = shares([(caller("a", 3), 50, 50), (caller("b", 1), 50, 50)], 80);
+        assert!((59..=61).contains(&heavy) && (19..=21).contains(&light), "{heavy} {light}");
+        // Jobs of thrice the length: a third as many.
+        let [long, short] = shares([(caller("a", 1), 150, 150), (caller("b", 1), 50, 50)], 80);
+        assert!((19..=21).contains(&long) && (59..=61).contains(&short), "{long} {short}");
+    }
+
+    #[test]
+    fn what_a_job_really_took_counts_for_the_next() {
+        let admission = queue(1, 10);
+        let caller = |name| Caller { name, ..Caller::default() };
+        let Entry::Now(mut permit) = admission.enter(caller("greedy"), 1) else { panic!("a slot is free") };
+        permit.settle(1000);
+        let mut greedy = later(&admission, "greedy");
+        let mut others: Vec<Place> = (0..3).map(|_| later(&admission, "modest")).collect();
+        for other in &mut others {
+            drop(permit);
+            permit = other.try_recv().unwrap();
+        }
+        drop(permit);
+        assert!(greedy.try_recv().is_ok());
+    }
+
     #[test]
     fn a_higher_priority_goes_first() {
         let admission = queue(1, 10);
         let running = now(&admission, "a");
         let mut places: Vec<(Priority, Place)> =
             [Priority::Low, Priority::Normal, Priority::High, Priority::Normal]
-                .map(|priority| match admission.enter(Caller { name: "a", priority }) {
-                    Entry::Later(place) => (priority, place),
-                    Entry::Now(_) | Entry::Full(_) => panic!("{priority:?} does not wait"),
+                .map(|priority| {
+                    match admission.enter(Caller { name: "a", priority, ..Caller::default() }, 10) {
+                        Entry::Later(place) => (priority, place),
+                        Entry::Now(_) | Entry::Full(_) => panic!("{priority:?} does not wait"),
+                    }
                 })
                 .into();
         let (mut running, mut order) = (Some(running), Vec::new());
@@ -280,7 +385,7 @@ mod tests {
         let admission = queue(1, 2);
         let running = now(&admission, "a");
         let (first, second) = (later(&admission, "a"), later(&admission, "b"));
-        assert!(matches!(admission.enter(Caller::default()), Entry::Full(2)));
+        assert!(matches!(admission.enter(Caller::default(), 10), Entry::Full(2)));
         assert_eq!(admission.counts(), (1, 2));
         drop(first);
         let mut third = later(&admission, "c");

@@ -43,6 +43,8 @@ pub(super) struct ModelEntry {
     used_at: Mutex<Instant>,
     /// What it took when it was loaded last.
     measured_bytes: Mutex<Option<u64>>,
+    /// What a plugin expects it to take.
+    estimated_bytes: Mutex<Option<u64>>,
     /// The memory that is set aside for it.
     reservation: Mutex<Option<Reservation>>,
 }
@@ -79,6 +81,7 @@ impl ModelEntry {
             admission: Admission::new(queue_max),
             used_at: Mutex::new(Instant::now()),
             measured_bytes: Mutex::new(None),
+            estimated_bytes: Mutex::new(None),
             reservation: Mutex::new(None),
         }
     }
@@ -105,9 +108,23 @@ impl ModelEntry {
         *self.used_at.lock()
     }
 
-    /// Bytes of the machine's memory that the model will take, as far as is known.
+    /// Bytes of the machine's memory that the model will take: what it took last, else what a plugin or else its size on
+    /// the disk makes expect.
     pub(super) fn expected_bytes(&self) -> u64 {
-        self.measured_bytes.lock().unwrap_or(self.spec.size_bytes + self.spec.size_bytes / 10)
+        let of_size = self.spec.size_bytes + self.spec.size_bytes / 10;
+        self.measured_bytes.lock().or(*self.estimated_bytes.lock()).unwrap_or(of_size)
+    }
+
+    /// Asks a plugin how much the model will take, unless that is known. Nobody need be able to tell.
+    async fn estimate(&self, shared: &Shared) {
+        if self.measured_bytes.lock().is_some() || self.estimated_bytes.lock().is_some() {
+            return;
+        }
+        match inspect(shared, &self.spec).await {
+            Ok((_, info)) => *self.estimated_bytes.lock() = info.estimated_bytes.get("cpu").copied(),
+            // The load will tell what is wrong.
+            Err(error) => tracing::debug!(model = self.spec.id, "no estimate: {error}"),
+        }
     }
 
     /// How long it may be unused; `None` for ever.
@@ -296,16 +313,31 @@ fn is_lasting(error: &EngineError) -> bool {
     }
 }
 
-/// Loads the model once there is memory for it.
+/// Loads the model once there is memory for it. One that turns out larger than expected, while the others are busy, goes
+/// again and waits until there is room for what it takes.
 async fn load_within_budget(shared: &Shared, entry: &ModelEntry) -> LoadOutcome {
     // What a worker that has died took.
     drop(entry.reservation.lock().take());
-    let reservation = budget::reserve(shared, entry, shared.load_timeout).await?;
-    let loaded = load_with_best_plugin(shared, &entry.spec).await?;
-    reservation.settle(loaded.cpu_bytes);
-    budget::keep_within(shared, entry).await?;
-    *entry.reservation.lock() = Some(reservation);
-    Ok(loaded)
+    entry.estimate(shared).await;
+    let mut is_first = true;
+    loop {
+        let reservation = budget::reserve(shared, entry, shared.load_timeout).await?;
+        let loaded = load_with_best_plugin(shared, &entry.spec).await?;
+        reservation.settle(loaded.cpu_bytes);
+        let kept = budget::keep_within(shared, entry).await;
+        match kept {
+            Ok(()) => {
+                *entry.reservation.lock() = Some(reservation);
+                return Ok(loaded);
+            }
+            Err(_) if is_first => {
+                is_first = false;
+                *entry.measured_bytes.lock() = loaded.cpu_bytes;
+                Evicted::new(loaded, Some(reservation)).end().await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Tries the plugins in the order of selection; the first failure is the one that is reported.

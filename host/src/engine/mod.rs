@@ -27,7 +27,7 @@ use std::time::Duration;
 use pajamas_plugin_api::ModelInfo;
 use tokio_util::task::TaskTracker;
 
-pub use admission::{Caller, Priority};
+pub use admission::{CALLER_WEIGHT_MAX, Caller, Priority};
 use budget::Budget;
 pub use error::{EngineError, FailureCause, WorkerFailure};
 pub use evict::Unloaded;

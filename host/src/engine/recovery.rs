@@ -107,6 +107,37 @@ struct Journal {
     last_token_at: Option<Instant>,
     /// The right to run.
     permit: Option<Permit>,
+    /// Tokens that the job has cost so far, as the plugin counts them; 0 while nothing is known.
+    spent_tokens: u32,
+}
+
+/// Tokens of an answer whose length nobody has bounded.
+const ANSWER_TOKENS: u32 = 256;
+/// Tokens that a picture is taken for.
+const PICTURE_TOKENS: u32 = 256;
+/// Samples of sound that are taken for a token: Whisper computes 50 positions a second.
+const SAMPLES_PER_TOKEN: usize = 320;
+/// Bytes of text that are taken for a token.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// About how much work a request is, in tokens; at least 1.
+fn expected_tokens(request: &Request) -> u32 {
+    #[derive(serde::Deserialize)]
+    struct Bound {
+        max_tokens: Option<u32>,
+    }
+    let of_part = |part: &Part| match part {
+        Part::Text { text, .. } => text.len() / BYTES_PER_TOKEN,
+        Part::Tokens(tokens) => tokens.len(),
+        Part::Rgb8 { .. } => PICTURE_TOKENS as usize,
+        Part::Pcm(samples) => samples.len() / SAMPLES_PER_TOKEN,
+        Part::Tensor(tensor) => tensor.data.len() / 1024,
+        Part::Bytes(bytes) => bytes.len() / 1024,
+    };
+    let input = request.parts.iter().map(of_part).sum::<usize>();
+    let bound = request.params::<Bound>().ok().and_then(|bound| bound.max_tokens);
+    let answer = if request.task == Task::Generate { bound.unwrap_or(ANSWER_TOKENS) } else { 0 };
+    u32::try_from(input).unwrap_or(u32::MAX).saturating_add(answer).max(1)
 }
 
 impl std::fmt::Debug for JobStream {
@@ -132,7 +163,7 @@ pub(super) fn start(
     if let Some(failure) = shared.poison.find(&entry.spec().id, &request) {
         return Err(EngineError::Poison(failure));
     }
-    let (state, permit) = match entry.admission().enter(caller) {
+    let (state, permit) = match entry.admission().enter(caller, expected_tokens(&request)) {
         Entry::Full(waiting) => {
             return Err(EngineError::QueueFull { model: entry.spec().id.clone(), waiting });
         }
@@ -158,6 +189,7 @@ pub(super) fn start(
         failed_at: None,
         last_token_at: None,
         permit,
+        spent_tokens: 0,
     };
     Ok(JobStream { state, journal, shared: Arc::clone(shared), _token: shared.jobs.token() })
 }
@@ -237,7 +269,7 @@ impl JobStream {
     fn end_with(&mut self, event: JobEvent) -> JobEvent {
         if event.is_terminal() {
             self.state = State::Ended;
-            self.journal.permit = None;
+            self.journal.settle();
             self.journal.entry.touch();
             self.shared.budget.look_again();
         }
@@ -256,6 +288,7 @@ impl JobStream {
 impl Drop for JobStream {
     fn drop(&mut self) {
         self.state = State::Ended;
+        self.journal.settle();
         self.journal.entry.touch();
         self.shared.budget.look_again();
     }
@@ -283,9 +316,22 @@ impl Journal {
                     Some(last) => METRICS.inter_token(model, now.duration_since(last)),
                 }
                 self.tokens.push(token.token);
+                self.spent_tokens = self.spent_tokens.saturating_add(1);
             }
-            JobEvent::Usage(_) | JobEvent::Progress { .. } | JobEvent::Done { .. } | JobEvent::Failed(_) => {}
+            JobEvent::Usage(usage) => {
+                self.spent_tokens = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
+            }
+            JobEvent::Progress { .. } | JobEvent::Done { .. } | JobEvent::Failed(_) => {}
             _ => self.is_spent = true,
+        }
+    }
+
+    /// Gives the right to run back, and pays for what was computed.
+    fn settle(&mut self) {
+        if let Some(mut permit) = self.permit.take()
+            && self.spent_tokens > 0
+        {
+            permit.settle(self.spent_tokens);
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) fn send(shared: &Arc<Shared>, models: &[Arc<ModelEntry>], request: &R
 
 /// Whether the model did the job.
 async fn answer(shared: &Arc<Shared>, entry: &Arc<ModelEntry>, request: Request) -> bool {
-    let caller = Caller { name: "shadow", priority: Priority::Low };
+    let caller = Caller { name: "shadow", priority: Priority::Low, weight: 1 };
     let job = match lifecycle::acquire(shared, entry).await {
         Ok(loaded) => {
             let model = LoadedModel::new(loaded, Arc::clone(entry), Arc::clone(shared));

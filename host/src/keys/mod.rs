@@ -64,6 +64,9 @@ pub struct Key {
     /// The highest priority that its requests may have, and the one that they have by default.
     #[serde(default)]
     pub priority: Priority,
+    /// Its share of a model's tokens where requests wait, in relation to those of other keys; 1 unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
     /// Requests that it may make within a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,
@@ -134,6 +137,8 @@ pub struct KeyFile {
 pub struct KeyLimits {
     /// The highest priority.
     pub priority: Priority,
+    /// The share where requests wait.
+    pub weight: Option<u32>,
     /// Requests within a minute.
     pub requests_per_minute: Option<u32>,
     /// Tokens within a minute.
@@ -200,6 +205,7 @@ impl KeyFile {
             sha256: hash(&secret),
             scopes: scopes.to_vec(),
             priority: limits.priority,
+            weight: limits.weight,
             requests_per_minute: limits.requests_per_minute,
             tokens_per_minute: limits.tokens_per_minute,
             created_unix_s: created.map_or(0, |since| since.as_secs()),

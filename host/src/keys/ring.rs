@@ -139,6 +139,7 @@ fn nobody() -> Key {
         sha256: String::new(),
         scopes: Vec::new(),
         priority: Priority::default(),
+        weight: None,
         requests_per_minute: None,
         tokens_per_minute: None,
         created_unix_s: 0,
@@ -175,6 +176,12 @@ impl Account {
     #[must_use]
     pub fn priority(&self) -> Priority {
         self.key.priority
+    }
+
+    /// Its share where requests wait, in relation to those of other keys.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.key.weight.unwrap_or(1)
     }
 
     fn admit(&self, scope: Scope, now: Instant) -> Result<(), Refusal> {
