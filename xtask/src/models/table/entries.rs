@@ -153,7 +153,7 @@ pub(in crate::models) const MODELS: &[Model] = &[
         },
         model_toml: Some("name = \"whisper-tiny.en\"\naliases = [\"whisper-1\"]\n"),
     },
-    // The same with decoders of 8 bits: half the time for a token.
+    // The same with decoders of 8 bits: 0.6 of the time for a token.
     Model {
         name: "whisper-tiny-en-int8",
         used_by_tests: false,
