@@ -10,10 +10,10 @@ from pathlib import Path
 from nudenet import NudeDetector
 
 SOURCE = (
-    "nudenet 3.4.2, NudeDetector on the picture, in the picture's pixels: [x, y, width, height] of the box from its left "
-    "upper corner, cut to integers. It fills the picture up to a square at the right and at the bottom (Ultralytics "
-    "does at all sides), scales that to 320 x 320 bilinearly, keeps scores of 0.25 and drops overlaps above 0.45; made by "
-    "xtask/python/reference/nudenet_reference.py"
+    "nudenet 3.4.2, NudeDetector on the picture, in the picture's pixels: [x, y, width, height] of the box from its "
+    "left upper corner, cut to integers. It fills the picture up to a square at the right and at the bottom (Ultralytics "
+    "does at all sides), scales that to 320 x 320 bilinearly, keeps scores of 0.25 and drops overlaps above 0.45; made "
+    "by xtask/python/reference/nudenet_reference.py"
 )
 
 
