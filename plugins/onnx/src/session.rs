@@ -158,7 +158,7 @@ fn builder(library: &Library, options: &Options) -> Result<SessionBuilder, Error
     };
     let inter_threads = usize::try_from(options.inter_threads).unwrap_or(usize::MAX);
     let build = || {
-        Session::builder(library.environment())?
+        let builder = Session::builder(library.environment())?
             .with_optimization_level(level)?
             .with_intra_threads(options.threads())?
             .with_inter_threads(inter_threads)?
@@ -169,9 +169,10 @@ fn builder(library: &Library, options: &Options) -> Result<SessionBuilder, Error
             // Between runs the cores belong to others.
             .with_config_entry("session.force_spinning_stop", "1")?
             // Of itself the library would look for the most economical device.
-            .with_auto_device(AutoDevicePolicy::PreferCPU)
+            .with_auto_device(AutoDevicePolicy::PreferCPU)?;
+        Ok(builder)
     };
-    let builder = build().map_err(|error| engine_error("cannot make a session", &error))?;
+    let builder = build().map_err(|error: ort::Error| engine_error("cannot make a session", &error))?;
     let mut providers = options.execution_providers.clone();
     if !providers.contains(&Provider::Cpu) {
         providers.push(Provider::Cpu);

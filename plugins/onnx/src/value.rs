@@ -54,7 +54,7 @@ impl OnnxValue {
         }
         let value = with_element!(
             dtype,
-            Element => owned(tensor.shape, bytemuck::pod_collect_to_vec::<u8, Element>(data)),
+            Element => owned(tensor.shape, bytemuck::allocation::pod_collect_to_vec::<u8, Element>(data)),
             owned(tensor.shape, bools(data)?)
         )?;
         Ok(Self { value: Arc::new(value), dtype })

@@ -3,8 +3,14 @@
 //! An engine implements [`TensorRunner`] for its sessions and [`Networks`] for opening a model's files; a [`Pipeline`]
 //! turns requests of the plugin contract into runs of one or more networks, and their outputs into events.
 
+mod files;
+mod numbers;
+mod open;
+mod options;
 mod pipeline;
 mod runner;
+mod tensors;
 
+pub use open::{Detected, Header, Kind, detect, network_file, open};
 pub use pipeline::{Networks, Pipeline};
 pub use runner::{TensorRunner, TensorSpec, Value};

@@ -1,0 +1,162 @@
+//! The files of a model: a folder as Hugging Face lays it out, or a single network.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use pajamas_plugin_api::{Error, ErrorKind};
+use serde::de::DeserializeOwned;
+
+/// Longest JSON file that is read; a longer one is refused. Vocabularies of 250 000 words take 17 MB.
+const JSON_BYTES_MAX: u64 = 64 << 20;
+
+/// Most entries of a folder that are looked at; more is refused.
+const ENTRIES_MAX: usize = 4096;
+
+/// What a network's file name ends with.
+const NETWORK_EXTENSION: &str = "onnx";
+
+/// A model's folder, as `optimum` and `transformers.js` export it: JSON files, and the networks beside them or in
+/// the subfolder `onnx`.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    variant: Option<String>,
+}
+
+impl Folder {
+    /// The folder `path`. `variant` chooses among exports of one network by the end of their names:
+    /// `quantized` means `model_quantized.onnx`.
+    pub(crate) fn new(path: &Path, variant: Option<String>) -> Self {
+        Self { path: path.to_owned(), variant }
+    }
+
+    /// The folder's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the folder has this file.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.path.join(name).is_file()
+    }
+
+    /// A JSON file of the folder; `None` if it is not there.
+    ///
+    /// # Errors
+    /// The file cannot be read, is longer than 64 MiB, or has other content than `T`.
+    pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+        let file = self.path.join(name);
+        if file.is_file() { read_json(&file).map(Some) } else { Ok(None) }
+    }
+
+    /// The file of the network that is called `stem`, of the folder's variant.
+    ///
+    /// # Errors
+    /// There is no such file; the message has the networks that are there.
+    pub(crate) fn network(&self, stem: &str) -> Result<PathBuf, Error> {
+        let name = match &self.variant {
+            Some(variant) => format!("{stem}_{variant}.{NETWORK_EXTENSION}"),
+            None => format!("{stem}.{NETWORK_EXTENSION}"),
+        };
+        let places = [self.path.join(&name), self.path.join(NETWORK_EXTENSION).join(&name)];
+        match places.into_iter().find(|file| file.is_file()) {
+            Some(file) => Ok(file),
+            None => Err(self.missing(&format!("no {name}"), &self.networks()?)),
+        }
+    }
+
+    /// The file of the only network of a model: `model.onnx` of the folder's variant, or else the one that is there.
+    ///
+    /// # Errors
+    /// There is none, or several of other names.
+    pub(crate) fn only_network(&self) -> Result<PathBuf, Error> {
+        let missing = match self.network("model") {
+            Ok(file) => return Ok(file),
+            Err(error) => error,
+        };
+        match self.networks()?.as_slice() {
+            [only] if self.variant.is_none() => Ok(only.clone()),
+            _ => Err(missing),
+        }
+    }
+
+    /// All networks of the folder and of its subfolder `onnx`, sorted by path.
+    ///
+    /// # Errors
+    /// The folder cannot be read or has more than 4096 entries.
+    pub(crate) fn networks(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut found = Vec::new();
+        let subfolder = self.path.join(NETWORK_EXTENSION);
+        for folder in [Some(&self.path), subfolder.is_dir().then_some(&subfolder)].into_iter().flatten() {
+            let entries = fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
+            for (index, entry) in entries.enumerate() {
+                if index == ENTRIES_MAX {
+                    return Err(Error::bad_model(format!(
+                        "{} has more than {ENTRIES_MAX} entries and is no model's folder",
+                        folder.display()
+                    )));
+                }
+                let path = entry.map_err(|error| unreadable(folder, &error))?.path();
+                if path.extension().is_some_and(|extension| extension == NETWORK_EXTENSION) && path.is_file()
+                {
+                    found.push(path);
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn missing(&self, what: &str, networks: &[PathBuf]) -> Error {
+        let names: Vec<_> = networks
+            .iter()
+            .map(|file| file.strip_prefix(&self.path).unwrap_or(file).display().to_string())
+            .collect();
+        let there = if names.is_empty() {
+            "it has no .onnx file".to_owned()
+        } else {
+            format!("it has {}", names.join(", "))
+        };
+        let hint =
+            "; the option `variant` chooses by the end of the name (`quantized` means model_quantized.onnx)";
+        Error::new(
+            ErrorKind::NotFound,
+            format!("{} has {what} beside its JSON files or in onnx/: {there}{hint}", self.path.display()),
+        )
+    }
+}
+
+/// A JSON file's content.
+///
+/// # Errors
+/// The file cannot be read, is longer than 64 MiB, or has other content than `T`; the message names the file and the
+/// field.
+pub(crate) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
+    let text = read_bounded(file)?;
+    let mut reader = serde_json::Deserializer::from_slice(&text);
+    serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| Error::bad_model(format!("{}: {error}", file.display())))
+}
+
+/// The bytes of a file of at most 64 MiB.
+///
+/// # Errors
+/// The file cannot be read or is longer.
+pub(crate) fn read_bounded(file: &Path) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let open = fs::File::open(file).map_err(|error| unreadable(file, &error))?;
+    open.take(JSON_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| unreadable(file, &error))?;
+    if bytes.len() as u64 > JSON_BYTES_MAX {
+        return Err(Error::bad_model(format!("{} is longer than {JSON_BYTES_MAX} bytes", file.display())));
+    }
+    Ok(bytes)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+        _ => ErrorKind::BadModel,
+    };
+    Error::new(kind, format!("cannot read {}: {error}", path.display()))
+}

@@ -1,0 +1,294 @@
+//! Which pipeline a model is for, and the opening of it.
+//!
+//! The option `pipeline` decides, or else what lies there: a folder's `config.json` as Hugging Face writes it, the
+//! `.onnx.json` beside a Piper voice, what a network says about itself, and the shapes of its outputs where no other
+//! network has such. A network that nothing is known about still answers `infer`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pajamas_plugin_api::{Error, ErrorKind, Task};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::files::Folder;
+use crate::pipeline::{Networks, Pipeline};
+use crate::runner::{TensorRunner, TensorSpec};
+use crate::tensors::Tensors;
+
+/// The pipelines. The names are the values of the option `pipeline`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Boxes in pictures, from a YOLO.
+    Yolo,
+    /// Labels of pictures.
+    Classify,
+    /// Vectors of pictures and of texts that can be compared, from a CLIP.
+    Clip,
+    /// Vectors of texts.
+    TextEmbed,
+    /// Scores of documents for a query, from a cross-encoder.
+    Rerank,
+    /// Speech to text.
+    Whisper,
+    /// Text to speech.
+    Piper,
+    /// Tensors in, tensors out.
+    Tensors,
+}
+
+impl Kind {
+    /// The name, as in the option `pipeline`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Yolo => "yolo",
+            Self::Classify => "classify",
+            Self::Clip => "clip",
+            Self::TextEmbed => "text-embed",
+            Self::Rerank => "rerank",
+            Self::Whisper => "whisper",
+            Self::Piper => "piper",
+            Self::Tensors => "tensors",
+        }
+    }
+
+    /// The tasks that a model of this kind offers.
+    #[must_use]
+    pub fn tasks(self) -> Vec<Task> {
+        match self {
+            Self::Yolo => vec![Task::Detect, Task::Infer],
+            Self::Classify => vec![Task::Classify, Task::Infer],
+            Self::Clip => vec![Task::EmbedImage, Task::Embed, Task::Tokenize],
+            Self::TextEmbed => vec![Task::Embed, Task::Tokenize, Task::Infer],
+            Self::Rerank => vec![Task::Rerank, Task::Tokenize, Task::Infer],
+            Self::Whisper => vec![Task::Transcribe],
+            Self::Piper => vec![Task::Speak],
+            Self::Tensors => vec![Task::Infer],
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a network says about itself before it runs. Engines that can read this off a file without opening the network
+/// give it to [`Detected::of_network`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The network's inputs.
+    pub inputs: Vec<TensorSpec>,
+    /// The network's outputs.
+    pub outputs: Vec<TensorSpec>,
+    /// What the file says about itself, such as `names` and `stride` of an exported YOLO.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Header {
+    /// The header of an open network.
+    pub fn of<R: TensorRunner>(runner: &R) -> Self {
+        Self {
+            inputs: runner.inputs().to_vec(),
+            outputs: runner.outputs().to_vec(),
+            metadata: runner.metadata().clone(),
+        }
+    }
+}
+
+/// What a model is, as far as its files or its network tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detected {
+    /// The pipeline that [`open`] takes for it.
+    pub kind: Kind,
+    /// The model family, such as `bert`, for `ModelInfo::architecture`.
+    pub architecture: String,
+}
+
+impl Detected {
+    /// What a bare network is, by what it says about itself. Ultralytics writes `task` into what it exports; without
+    /// that, only the outputs of a YOLO are unmistakable.
+    #[must_use]
+    pub fn of_network(header: &Header) -> Self {
+        let kind = match header.metadata.get("task").map(String::as_str) {
+            Some("detect") => Kind::Yolo,
+            Some("classify") => Kind::Classify,
+            _ => Kind::Tensors,
+        };
+        Self::of_kind(kind)
+    }
+
+    fn of_kind(kind: Kind) -> Self {
+        Self { kind, architecture: kind.name().to_owned() }
+    }
+}
+
+/// What the model at `path` is, by its files alone; `None` for a bare network, which only [`Detected::of_network`]
+/// can tell.
+///
+/// # Errors
+/// There is nothing at `path`, or its `config.json` cannot be read.
+pub fn detect(path: &Path) -> Result<Option<Detected>, Error> {
+    if path.is_dir() {
+        let folder = Folder::new(path, None);
+        return match folder.json::<Config>("config.json")? {
+            Some(config) => Ok(Some(config.detected(&folder))),
+            None => Ok(detect_file(&folder.only_network()?)),
+        };
+    }
+    if path.exists() { Ok(detect_file(path)) } else { Err(not_found(path)) }
+}
+
+/// The file of the network of a model of one network: `path` itself, or the only one of the folder.
+///
+/// # Errors
+/// There is nothing at `path`, or the folder has no network or several.
+pub fn network_file(path: &Path, variant: Option<&str>) -> Result<PathBuf, Error> {
+    if path.is_dir() {
+        return Folder::new(path, variant.map(str::to_owned)).only_network();
+    }
+    if path.exists() { Ok(path.to_owned()) } else { Err(not_found(path)) }
+}
+
+fn not_found(path: &Path) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no file or folder {}", path.display()))
+}
+
+fn detect_file(file: &Path) -> Option<Detected> {
+    piper_config(file).is_file().then(|| Detected::of_kind(Kind::Piper))
+}
+
+/// Where Piper puts the configuration of the voice `file`.
+fn piper_config(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".json");
+    PathBuf::from(name)
+}
+
+/// The parts of Hugging Face's `config.json` that say what a model is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    model_type: Option<String>,
+    architectures: Option<Vec<String>>,
+    id2label: Option<Map<String, Value>>,
+}
+
+/// Model types whose classes are image classifiers, for exports that leave out `architectures`.
+const IMAGE_CLASSIFIERS: &[&str] = &[
+    "beit",
+    "bit",
+    "convnext",
+    "convnextv2",
+    "cvt",
+    "data2vec-vision",
+    "deit",
+    "dinov2",
+    "efficientnet",
+    "levit",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilevit",
+    "poolformer",
+    "pvt",
+    "regnet",
+    "resnet",
+    "swin",
+    "swinv2",
+    "vit",
+];
+
+/// Model types of text encoders.
+const TEXT_ENCODERS: &[&str] = &[
+    "albert",
+    "bert",
+    "big_bird",
+    "camembert",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "ernie",
+    "mpnet",
+    "modernbert",
+    "new",
+    "nomic_bert",
+    "roberta",
+    "roformer",
+    "xlm-roberta",
+];
+
+impl Config {
+    fn detected(&self, folder: &Folder) -> Detected {
+        let kind = self.kind(folder);
+        let architecture = self.model_type.clone().unwrap_or_else(|| kind.name().to_owned());
+        Detected { kind, architecture }
+    }
+
+    fn kind(&self, folder: &Folder) -> Kind {
+        let model_type = self.model_type.as_deref().unwrap_or_default();
+        let is = |suffix: &str| self.architectures.iter().flatten().any(|class| class.ends_with(suffix));
+        match model_type {
+            "whisper" => return Kind::Whisper,
+            "clip" => return Kind::Clip,
+            _ => {}
+        }
+        if is("ForImageClassification") {
+            return Kind::Classify;
+        }
+        if is("ForSequenceClassification") {
+            // Transformers writes no `id2label` for its default of two labels.
+            let has_one_label = self.id2label.as_ref().is_some_and(|labels| labels.len() == 1);
+            return if has_one_label { Kind::Rerank } else { Kind::Tensors };
+        }
+        if folder.has("modules.json") || TEXT_ENCODERS.contains(&model_type) {
+            return Kind::TextEmbed;
+        }
+        if IMAGE_CLASSIFIERS.contains(&model_type) { Kind::Classify } else { Kind::Tensors }
+    }
+}
+
+/// Opens the model at `path`, a folder or a network's file, with the engine's `networks`.
+///
+/// The options `pipeline` (a [`Kind`]'s name) and `variant` (the end of the networks' file names, such as `quantized`)
+/// are for every model; the others are the pipeline's.
+///
+/// # Errors
+/// There is no model at `path`, it is not one of the pipeline's kind, an option is wrong, or the engine failed.
+pub fn open<N: Networks>(
+    path: &Path,
+    options: &Map<String, Value>,
+    networks: &N,
+) -> Result<Box<dyn Pipeline>, Error> {
+    let (common, options) = Common::split(options)?;
+    let detected = detect(path)?;
+    let kind = common.pipeline.or(detected.as_ref().map(|detected| detected.kind));
+    let runner = networks.open(&network_file(path, common.variant.as_deref())?)?;
+    match kind {
+        Some(Kind::Tensors) | None => Ok(Box::new(Tensors::open(runner, &options)?)),
+        Some(other) => Err(Error::unsupported(format!("the {other} pipeline is not part of this build"))),
+    }
+}
+
+/// The options that every model has.
+#[derive(Debug, Default, Deserialize)]
+struct Common {
+    pipeline: Option<Kind>,
+    variant: Option<String>,
+}
+
+impl Common {
+    /// The common options, and the others.
+    fn split(options: &Map<String, Value>) -> Result<(Self, Map<String, Value>), Error> {
+        let (common, others): (Map<_, _>, Map<_, _>) = options
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .partition(|(name, _)| matches!(name.as_str(), "pipeline" | "variant"));
+        let common = serde_path_to_error::deserialize(Value::Object(common))
+            .map_err(|error| Error::invalid(format!("option `{}`: {}", error.path(), error.inner())))?;
+        Ok((common, others))
+    }
+}
