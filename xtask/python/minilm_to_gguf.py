@@ -1,6 +1,7 @@
 """Converts the BERT checkpoint of all-MiniLM-L6-v2 into a GGUF file that llama.cpp can run as an embedding model.
 
-Usage: minilm_to_gguf.py FOLDER OUTPUT, where FOLDER holds config.json, vocab.txt and model.safetensors.
+Usage: minilm_to_gguf.py FOLDER OUTPUT, where FOLDER holds config.json, vocab.txt and model.safetensors, and OUTPUT is
+the folder for the result.
 
 The result depends on the input alone (no time, path or host name goes in), so `cargo xtask models` can check its hash.
 The layout is the one that llama.cpp's own converter gives for `BertModel`: matrices as float16; vectors, positions and
@@ -29,7 +30,7 @@ WORD_START = "\u2581"
 def main() -> None:
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    folder, output = Path(sys.argv[1]), Path(sys.argv[2])
+    folder, output = Path(sys.argv[1]), Path(sys.argv[2]) / "all-MiniLM-L6-v2.F16.gguf"
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config["architectures"] != ["BertModel"]:
         sys.exit(f"{folder}/config.json: expected the architecture BertModel, found {config['architectures']}")

