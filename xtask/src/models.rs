@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 
 mod table;
 
-pub(crate) use table::File;
+pub(crate) use table::{File, pinned};
 use table::{Input, MODELS, Model, Source};
 
 /// Records in each model's folder what was verified there.

@@ -45,13 +45,7 @@ fn device(provider: Provider) -> Device {
     } else {
         format!("{} of ONNX Runtime", provider.name())
     };
-    Device {
-        id: provider.name().to_owned(),
-        accel,
-        name,
-        memory_total_bytes: None,
-        memory_free_bytes: None,
-    }
+    Device { id: provider.name().to_owned(), accel, name, memory_total_bytes: None, memory_free_bytes: None }
 }
 
 /// The instruction sets that decide how fast ONNX Runtime's kernels are here.

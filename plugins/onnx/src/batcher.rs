@@ -78,12 +78,8 @@ impl<R: TensorRunner> Batcher<R> {
     /// Runs `runner` in batches, and counts them in `counts`.
     pub fn new(runner: R, limits: BatchLimits, counts: Arc<BatchCounts>) -> Self {
         let has_rows = limits.rows_max > 1 && runner.inputs().iter().all(has_rows);
-        let queue = Queue {
-            is_busy: false,
-            waiting: VecDeque::new(),
-            results: HashMap::new(),
-            next_ticket: 0,
-        };
+        let queue =
+            Queue { is_busy: false, waiting: VecDeque::new(), results: HashMap::new(), next_ticket: 0 };
         Self {
             runner,
             limits,
@@ -134,7 +130,9 @@ impl<R: TensorRunner> Batcher<R> {
         }
         queue.is_busy = true;
         let until = queue.waiting.front().map(|call| call.arrived + self.limits.delay);
-        while let Some(until) = until.filter(|_| queue.rows_ready(self.limits.rows_max) < self.limits.rows_max) {
+        while let Some(until) =
+            until.filter(|_| queue.rows_ready(self.limits.rows_max) < self.limits.rows_max)
+        {
             if self.changed.wait_until(&mut queue, until).timed_out() {
                 break;
             }
@@ -231,7 +229,9 @@ impl<R: TensorRunner> Batcher<R> {
                 "output `{name}` has the shape {shape:?} for {rows} rows of inputs: this network runs without batches \
                  from now on"
             );
-            return Err(Error::internal(format!("output `{name}` does not have a row for each row of the inputs")));
+            return Err(Error::internal(format!(
+                "output `{name}` does not have a row for each row of the inputs"
+            )));
         }
         let bytes = output.bytes()?;
         let mut rest = bytes.as_ref();
@@ -243,7 +243,12 @@ impl<R: TensorRunner> Batcher<R> {
             if let Some(dim) = shape.first_mut() {
                 *dim = i64::try_from(call.rows).unwrap_or(i64::MAX);
             }
-            parts.push(self.runner.value(&TensorView { name, dtype: output.dtype(), shape: &shape, data })?);
+            parts.push(self.runner.value(&TensorView {
+                name,
+                dtype: output.dtype(),
+                shape: &shape,
+                data,
+            })?);
         }
         Ok(parts)
     }
@@ -304,7 +309,8 @@ impl<R: TensorRunner> Drop for Turn<'_, R> {
     fn drop(&mut self) {
         let mut queue = self.batcher.queue.lock();
         for ticket in self.others.drain(..) {
-            let error = Error::new(ErrorKind::Panic, "the plugin panicked while it ran the batch of this request");
+            let error =
+                Error::new(ErrorKind::Panic, "the plugin panicked while it ran the batch of this request");
             queue.results.insert(ticket, Err(error));
         }
         queue.is_busy = false;

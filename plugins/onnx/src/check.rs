@@ -10,7 +10,10 @@ use pajamas_plugin_api::Error;
 pub(crate) fn inputs<V: Value>(specs: &[TensorSpec], inputs: &[(&str, &V)]) -> Result<(), Error> {
     for (index, (name, value)) in inputs.iter().enumerate() {
         let Some(spec) = specs.iter().find(|spec| spec.name == *name) else {
-            return Err(Error::invalid(format!("the network has no input `{name}`; it has {}", names(specs))));
+            return Err(Error::invalid(format!(
+                "the network has no input `{name}`; it has {}",
+                names(specs)
+            )));
         };
         if inputs[..index].iter().any(|(earlier, _)| earlier == name) {
             return Err(Error::invalid(format!("input `{name}` is given twice")));

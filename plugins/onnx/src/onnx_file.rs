@@ -60,9 +60,8 @@ impl OnnxFile {
         if !metadata.is_file() {
             return Err(bad(path, "is not a file"));
         }
-        let (mut header, external) = Self::read(file, metadata.len()).map_err(|e| {
-            bad(path, &e.to_string())
-        })?;
+        let (mut header, external) =
+            Self::read(file, metadata.len()).map_err(|e| bad(path, &e.to_string()))?;
         header.bytes = metadata.len();
         for (location, len) in external {
             header.bytes = header.bytes.saturating_add(external_file(path, &location, len)?);
@@ -95,7 +94,10 @@ fn external_file(model: &Path, location: &str, len_min: u64) -> Result<u64, Erro
     let relative = Path::new(location);
     // A model must not read what lies elsewhere on this machine.
     if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(bad(model, &format!("keeps weights in `{location}`, which is not inside its own folder")));
+        return Err(bad(
+            model,
+            &format!("keeps weights in `{location}`, which is not inside its own folder"),
+        ));
     }
     let path = model.with_file_name("").join(relative);
     let len = path.metadata().map_err(|error| {
@@ -181,7 +183,8 @@ impl Reader {
             Ok(())
         })?;
         let count = dims.iter().try_fold(1_u64, |count, dim| count.checked_mul(*dim));
-        let count = count.ok_or_else(|| ProtobufError::Content("has weights of an impossible size".to_owned()))?;
+        let count =
+            count.ok_or_else(|| ProtobufError::Content("has weights of an impossible size".to_owned()))?;
         let elements = self.elements.entry(data_type).or_default();
         *elements = elements.saturating_add(count);
         if is_external {
@@ -216,7 +219,10 @@ impl Reader {
         let weights = || self.elements.iter().filter_map(|(kind, count)| Some((weight_type(*kind)?, *count)));
         let file = OnnxFile {
             parameters: weights().fold(0, |sum, (_, count)| sum.saturating_add(count)),
-            weight_type: weights().filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count).map(|(name, _)| name),
+            weight_type: weights()
+                .filter(|(_, count)| *count > 0)
+                .max_by_key(|(_, count)| *count)
+                .map(|(name, _)| name),
             metadata: self.metadata,
             inputs,
             outputs: self.outputs.into_iter().filter_map(spec).collect(),
@@ -298,7 +304,8 @@ fn entry<S: Read + Seek>(wire: &mut Wire<S>, end: u64) -> Result<(String, String
 }
 
 fn number_of(key: &str, value: &str) -> Result<u64, ProtobufError> {
-    let problem = || ProtobufError::Content(format!("has weights in another file whose `{key}` is `{value}`"));
+    let problem =
+        || ProtobufError::Content(format!("has weights in another file whose `{key}` is `{value}`"));
     value.parse().map_err(|_| problem())
 }
 

@@ -161,8 +161,14 @@ mod tests {
             (serde_json::json!({"threads": 0}), vec!["`threads`", "1 to 1024"]),
             (serde_json::json!({"batch_max": 0}), vec!["`batch_max`", "1 to 4096"]),
             (serde_json::json!({"slots": 0}), vec!["`slots`"]),
-            (serde_json::json!({"graph_optimization": "most"}), vec!["`graph_optimization`", "`basic`", "`all`"]),
-            (serde_json::json!({"execution_providers": ["gpu"]}), vec!["`execution_providers`", "`cuda`", "`cpu`"]),
+            (
+                serde_json::json!({"graph_optimization": "most"}),
+                vec!["`graph_optimization`", "`basic`", "`all`"],
+            ),
+            (
+                serde_json::json!({"execution_providers": ["gpu"]}),
+                vec!["`execution_providers`", "`cuda`", "`cpu`"],
+            ),
             (serde_json::json!({"spinning": 1}), vec!["`spinning`", "boolean"]),
         ];
         for (json, wanted) in cases {

@@ -85,7 +85,9 @@ impl<S: Read + Seek> Wire<S> {
     pub(crate) fn text(&mut self, end: u64, len_max: u64) -> Result<String, ProtobufError> {
         let len = end.saturating_sub(self.position);
         if len > len_max {
-            return Err(ProtobufError::Content(format!("has a text of {len} bytes, at most {len_max} are allowed")));
+            return Err(ProtobufError::Content(format!(
+                "has a text of {len} bytes, at most {len_max} are allowed"
+            )));
         }
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
         self.read(&mut bytes)?;

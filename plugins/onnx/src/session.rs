@@ -76,12 +76,11 @@ impl OnnxSession {
     fn warm_up(&self) {
         let zeros = |spec: &TensorSpec| {
             let mut dims = spec.shape.iter().enumerate();
-            let shape: Option<Vec<i64>> =
-                dims.try_fold(Vec::new(), |mut shape, (index, dim)| {
-                    let dim = dim.or((index == 0).then_some(1))?;
-                    shape.push(i64::try_from(dim).ok()?);
-                    Some(shape)
-                });
+            let shape: Option<Vec<i64>> = dims.try_fold(Vec::new(), |mut shape, (index, dim)| {
+                let dim = dim.or((index == 0).then_some(1))?;
+                shape.push(i64::try_from(dim).ok()?);
+                Some(shape)
+            });
             let shape = shape.filter(|shape| !shape.is_empty())?;
             let data = vec![0; shape_bytes(spec.dtype, &shape)?];
             self.value(&TensorView { name: &spec.name, dtype: spec.dtype, shape: &shape, data: &data }).ok()
@@ -177,7 +176,8 @@ fn builder(library: &Library, options: &Options) -> Result<SessionBuilder, Error
     if !providers.contains(&Provider::Cpu) {
         providers.push(Provider::Cpu);
     }
-    let providers: Vec<_> = providers.iter().map(|provider| provider.dispatch(options.memory_arena)).collect();
+    let providers: Vec<_> =
+        providers.iter().map(|provider| provider.dispatch(options.memory_arena)).collect();
     builder.with_execution_providers(providers).map_err(|error| {
         let doing = "cannot start one of `execution_providers`; is its driver installed";
         Error::new(ErrorKind::Device, engine_error(doing, &error).message())

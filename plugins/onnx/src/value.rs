@@ -24,18 +24,54 @@ pub struct OnnxValue {
 macro_rules! with_element {
     ($dtype:expr, $element:ident => $body:expr, $bool:expr) => {
         match $dtype {
-            Dtype::I8 => { type $element = i8; $body }
-            Dtype::I16 => { type $element = i16; $body }
-            Dtype::I32 => { type $element = i32; $body }
-            Dtype::I64 => { type $element = i64; $body }
-            Dtype::U8 => { type $element = u8; $body }
-            Dtype::U16 => { type $element = u16; $body }
-            Dtype::U32 => { type $element = u32; $body }
-            Dtype::U64 => { type $element = u64; $body }
-            Dtype::F16 => { type $element = f16; $body }
-            Dtype::Bf16 => { type $element = bf16; $body }
-            Dtype::F32 => { type $element = f32; $body }
-            Dtype::F64 => { type $element = f64; $body }
+            Dtype::I8 => {
+                type $element = i8;
+                $body
+            }
+            Dtype::I16 => {
+                type $element = i16;
+                $body
+            }
+            Dtype::I32 => {
+                type $element = i32;
+                $body
+            }
+            Dtype::I64 => {
+                type $element = i64;
+                $body
+            }
+            Dtype::U8 => {
+                type $element = u8;
+                $body
+            }
+            Dtype::U16 => {
+                type $element = u16;
+                $body
+            }
+            Dtype::U32 => {
+                type $element = u32;
+                $body
+            }
+            Dtype::U64 => {
+                type $element = u64;
+                $body
+            }
+            Dtype::F16 => {
+                type $element = f16;
+                $body
+            }
+            Dtype::Bf16 => {
+                type $element = bf16;
+                $body
+            }
+            Dtype::F32 => {
+                type $element = f32;
+                $body
+            }
+            Dtype::F64 => {
+                type $element = f64;
+                $body
+            }
             Dtype::Bool => $bool,
         }
     };
@@ -104,7 +140,9 @@ where
 
 fn bools(data: &[u8]) -> Result<Vec<bool>, Error> {
     let bools = bytemuck::checked::try_cast_slice::<u8, bool>(data);
-    bools.map(<[bool]>::to_vec).map_err(|_| Error::invalid("a tensor of booleans has bytes other than 0 and 1"))
+    bools
+        .map(<[bool]>::to_vec)
+        .map_err(|_| Error::invalid("a tensor of booleans has bytes other than 0 and 1"))
 }
 
 fn elements<T: PrimitiveTensorElementType>(value: &DynValue) -> Result<&[T], Error> {

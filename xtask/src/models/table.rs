@@ -45,6 +45,11 @@ pub(crate) struct File {
     pub(crate) sha256: &'static str,
 }
 
+/// Short for a line of a table.
+pub(crate) const fn pinned(path: &'static str, len: u64, sha256: &'static str) -> File {
+    File { path, len, sha256 }
+}
+
 /// How the files of packages become a model.
 #[derive(Clone, Copy)]
 pub(super) enum Source {

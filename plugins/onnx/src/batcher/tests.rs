@@ -178,7 +178,10 @@ fn run_together(
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
     });
     let queue = batcher.queue.lock();
-    assert!(!queue.is_busy && queue.waiting.is_empty() && queue.results.is_empty(), "at rest, nothing is left");
+    assert!(
+        !queue.is_busy && queue.waiting.is_empty() && queue.results.is_empty(),
+        "at rest, nothing is left"
+    );
     drop(queue);
     (results, batcher.runner.runs.lock().clone())
 }

@@ -5,52 +5,10 @@ use std::io::Cursor;
 use proptest::prelude::*;
 
 use super::*;
+use onnx_writer::{bytes, entry, int, model, tensor_info, varint, weights};
 
-/// A field of varint type.
-fn int(number: u64, value: u64) -> Vec<u8> {
-    [varint(number << 3), varint(value)].concat()
-}
-
-/// A field of length-delimited type.
-fn bytes(number: u64, content: impl AsRef<[u8]>) -> Vec<u8> {
-    let content = content.as_ref();
-    [varint(number << 3 | 2), varint(content.len() as u64), content.to_vec()].concat()
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut encoded = Vec::new();
-    while value >= 0x80 {
-        encoded.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    encoded.push(value as u8);
-    encoded
-}
-
-/// `ValueInfoProto` of a tensor; a negative dimension is a name.
-fn tensor_info(name: &str, kind: u64, dims: &[i64]) -> Vec<u8> {
-    let dims: Vec<u8> = dims
-        .iter()
-        .flat_map(|dim| bytes(1, u64::try_from(*dim).map_or_else(|_| bytes(2, "batch"), |dim| int(1, dim))))
-        .collect();
-    let tensor = [int(1, kind), bytes(2, dims)].concat();
-    [bytes(1, name), bytes(2, bytes(1, tensor))].concat()
-}
-
-fn entry(key: &str, value: &str) -> Vec<u8> {
-    [bytes(1, key), bytes(2, value)].concat()
-}
-
-/// Weights in the file itself; `dims` as proto2 writes them.
-fn weights(name: &str, kind: u64, dims: &[u64]) -> Vec<u8> {
-    let dims: Vec<u8> = dims.iter().flat_map(|dim| int(1, *dim)).collect();
-    [dims, int(2, kind), bytes(8, name), bytes(9, vec![7; 1000])].concat()
-}
-
-fn model(graph: &[Vec<u8>]) -> Vec<u8> {
-    let metadata = bytes(14, entry("task", "detect"));
-    [int(1, 8), bytes(2, "pytorch"), bytes(7, graph.concat()), metadata].concat()
-}
+#[path = "../../tests/engine/onnx_writer.rs"]
+mod onnx_writer;
 
 fn read(file: &[u8]) -> Result<(OnnxFile, External), String> {
     OnnxFile::read(Cursor::new(file), file.len() as u64).map_err(|error| error.to_string())
@@ -61,9 +19,9 @@ fn inputs_outputs_metadata_and_weights_are_told() {
     let packed = [varint(10), varint(20)].concat();
     let file = model(&[
         bytes(1, vec![0xff; 300]), // a node, never looked into
-        bytes(5, weights("w", 1, &[3, 4])),
+        bytes(5, weights("w", 1, &[3, 4], &[7; 48])),
         bytes(5, [bytes(1, packed), int(2, 3), bytes(8, "q")].concat()),
-        bytes(5, weights("indices", 7, &[1000])),
+        bytes(5, weights("indices", 7, &[1000], &[7; 80])),
         bytes(11, tensor_info("w", 1, &[3, 4])),
         bytes(11, tensor_info("images", 1, &[-1, 3, 320, 320])),
         bytes(11, tensor_info("scale", 10, &[])),
@@ -78,14 +36,11 @@ fn inputs_outputs_metadata_and_weights_are_told() {
     };
     assert_eq!(
         header.inputs,
-        [
-            spec("images", Dtype::F32, &[None, Some(3), Some(320), Some(320)]),
-            spec("scale", Dtype::F16, &[])
-        ],
+        [spec("images", Dtype::F32, &[None, Some(3), Some(320), Some(320)]), spec("scale", Dtype::F16, &[])],
         "weights are no inputs"
     );
     assert_eq!(header.outputs, [spec("boxes", Dtype::Bf16, &[None, Some(22)])], "texts are left out");
-    assert_eq!(header.metadata, BTreeMap::from([("task".to_owned(), "detect".to_owned())]));
+    assert_eq!(header.metadata, BTreeMap::from([("task".to_owned(), "none".to_owned())]));
     assert_eq!((header.parameters, header.weight_type), (12 + 200, Some("INT8")));
     assert!(external.is_empty());
 }
@@ -101,8 +56,8 @@ fn damaged_files_are_refused_with_a_reason() {
         (good[..12].to_vec(), "is cut off or damaged"),
         ([int(1, 8), vec![7 << 3 | 2, 0xff, 0xff, 0xff, 0xff, 0x7f]].concat(), "is cut off or damaged"),
         (model(&[bytes(11, tensor_info("x", 8, &[1]))]), "input `x`, which is no tensor of numbers"),
-        (model(&[bytes(5, weights("w", 1, &[1 << 40, 1 << 40]))]), "impossible size"),
-        (model(&[bytes(5, weights("w", 1, &[1; 65]))]), "too many dimensions"),
+        (model(&[bytes(5, weights("w", 1, &[1 << 40, 1 << 40], &[]))]), "impossible size"),
+        (model(&[bytes(5, weights("w", 1, &[1; 65], &[]))]), "too many dimensions"),
     ];
     for (file, expected) in cases {
         let message = read(&file).unwrap_err();
@@ -128,7 +83,10 @@ fn weights_in_other_files_must_be_there_and_inside_the_folder() {
 
     std::fs::write(folder.path().join("weights.bin"), [0; 23]).unwrap();
     let message = open().unwrap_err().to_string();
-    assert!(message.contains("weights.bin is cut off: 23 bytes") && message.contains("needs 24"), "{message}");
+    assert!(
+        message.contains("weights.bin is cut off: 23 bytes") && message.contains("needs 24"),
+        "{message}"
+    );
 
     std::fs::write(folder.path().join("weights.bin"), [0; 24]).unwrap();
     let header = open().unwrap();
@@ -164,7 +122,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let mut file = model(&[
-            bytes(5, weights("w", 1, &[3, 4])),
+            bytes(5, weights("w", 1, &[3, 4], &[7; 48])),
             bytes(11, tensor_info("images", 1, &[-1, 3])),
             bytes(12, tensor_info("boxes", 16, &[-1, 22])),
         ]);
@@ -179,7 +137,7 @@ proptest! {
     #[test]
     fn a_cut_model_is_never_taken_for_a_whole_one(cut in any::<prop::sample::Index>()) {
         // The graph comes last, so that every cut takes something away from it.
-        let graph = [bytes(5, weights("w", 1, &[3, 4])), bytes(11, tensor_info("images", 1, &[-1, 3]))].concat();
+        let graph = [bytes(5, weights("w", 1, &[3, 4], &[7; 48])), bytes(11, tensor_info("images", 1, &[-1, 3]))].concat();
         let file = [int(1, 8), bytes(7, graph)].concat();
         prop_assert!(read(&file).is_ok());
         prop_assert!(read(&file[..cut.index(file.len())]).is_err());
