@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pajamas_plugin_api::{Error, ErrorKind, Task};
+use pajamas_plugin_api::{Error, ErrorKind, Finish, Job, ModelInfo, Request, Task, Usage};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -15,6 +15,12 @@ use crate::files::Folder;
 use crate::pipeline::{Networks, Pipeline};
 use crate::runner::{TensorRunner, TensorSpec};
 use crate::tensors::Tensors;
+use crate::text::embed::TextEmbed;
+use crate::text::rerank::Rerank;
+use crate::vision;
+use crate::vision::classify::Classify;
+use crate::vision::clip::Clip;
+use crate::vision::yolo::Yolo;
 
 /// The pipelines. The names are the values of the option `pipeline`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -109,14 +115,18 @@ pub struct Detected {
 }
 
 impl Detected {
-    /// What a bare network is, by what it says about itself. Ultralytics writes `task` into what it exports; without
-    /// that, only the outputs of a YOLO are unmistakable.
+    /// What a bare network is, by what it says about itself. Ultralytics writes `task` into what it exports, and YOLOv5
+    /// `stride` and `names`; without either, only a YOLO with the boxes of three grids is unmistakable.
     #[must_use]
     pub fn of_network(header: &Header) -> Self {
+        let has = |name: &str| header.metadata.contains_key(name);
         let kind = match header.metadata.get("task").map(String::as_str) {
             Some("detect") => Kind::Yolo,
             Some("classify") => Kind::Classify,
-            _ => Kind::Tensors,
+            Some(_) => Kind::Tensors,
+            None if has("stride") && has("names") => Kind::Yolo,
+            None if vision::is_unmistakably_yolo(header) => Kind::Yolo,
+            None => Kind::Tensors,
         };
         Self::of_kind(kind)
     }
@@ -264,12 +274,95 @@ pub fn open<N: Networks>(
     networks: &N,
 ) -> Result<Box<dyn Pipeline>, Error> {
     let (common, options) = Common::split(options)?;
-    let detected = detect(path)?;
-    let kind = common.pipeline.or(detected.as_ref().map(|detected| detected.kind));
-    let runner = networks.open(&network_file(path, common.variant.as_deref())?)?;
-    match kind {
-        Some(Kind::Tensors) | None => Ok(Box::new(Tensors::open(runner, &options)?)),
-        Some(other) => Err(Error::unsupported(format!("the {other} pipeline is not part of this build"))),
+    let detected = match (common.pipeline, detect(path)) {
+        (None, detected) => detected?,
+        // A model may be incomplete for one pipeline and good for the one that is asked for.
+        (Some(kind), Ok(Some(detected))) => Some(Detected { kind, ..detected }),
+        (Some(kind), _) => Some(Detected::of_kind(kind)),
+    };
+    let place = Place { path, variant: common.variant, options, networks };
+    match detected {
+        Some(detected) => place.open(detected),
+        None => {
+            let network = networks.open(&place.network_file()?)?;
+            let detected = Detected::of_network(&Header::of(&network));
+            place.open_network(network, detected)
+        }
+    }
+}
+
+/// A model that is being opened.
+struct Place<'a, N> {
+    path: &'a Path,
+    variant: Option<String>,
+    options: Map<String, Value>,
+    networks: &'a N,
+}
+
+impl<N: Networks> Place<'_, N> {
+    fn open(&self, detected: Detected) -> Result<Box<dyn Pipeline>, Error> {
+        let (options, networks) = (&self.options, self.networks);
+        let pipeline: Box<dyn Pipeline> = match detected.kind {
+            Kind::Clip => Box::new(Clip::open(&self.folder(Kind::Clip)?, options, networks)?),
+            Kind::TextEmbed => Box::new(TextEmbed::open(&self.folder(Kind::TextEmbed)?, options, networks)?),
+            Kind::Rerank => Box::new(Rerank::open(&self.folder(Kind::Rerank)?, options, networks)?),
+            Kind::Yolo | Kind::Classify | Kind::Tensors => {
+                return self.open_network(networks.open(&self.network_file()?)?, detected);
+            }
+            Kind::Whisper | Kind::Piper => {
+                return Err(Error::unsupported(format!(
+                    "the {} pipeline is not part of this build",
+                    detected.kind
+                )));
+            }
+        };
+        Ok(Box::new(Described { detected, pipeline }))
+    }
+
+    /// Opens a pipeline of one network.
+    fn open_network(&self, network: N::Runner, detected: Detected) -> Result<Box<dyn Pipeline>, Error> {
+        let folder = self.path.is_dir().then(|| Folder::new(self.path, self.variant.clone()));
+        let pipeline: Box<dyn Pipeline> = match detected.kind {
+            Kind::Yolo => Box::new(Yolo::open(network, &self.options)?),
+            Kind::Classify => Box::new(Classify::open(network, folder.as_ref(), &self.options)?),
+            _ => Box::new(Tensors::open(network, &self.options)?),
+        };
+        Ok(Box::new(Described { detected, pipeline }))
+    }
+
+    fn folder(&self, kind: Kind) -> Result<Folder, Error> {
+        if self.path.is_dir() {
+            return Ok(Folder::new(self.path, self.variant.clone()));
+        }
+        if !self.path.exists() {
+            return Err(not_found(self.path));
+        }
+        Err(Error::invalid(format!(
+            "the {kind} pipeline needs a folder with config.json, tokenizer.json and the networks, and {} is a file",
+            self.path.display()
+        )))
+    }
+
+    fn network_file(&self) -> Result<PathBuf, Error> {
+        network_file(self.path, self.variant.as_deref())
+    }
+}
+
+/// A pipeline that says what its model is in the same words as [`detect`], which answers before the model is loaded.
+struct Described {
+    detected: Detected,
+    pipeline: Box<dyn Pipeline>,
+}
+
+impl Pipeline for Described {
+    fn describe(&self, info: &mut ModelInfo) {
+        self.pipeline.describe(info);
+        info.architecture.clone_from(&self.detected.architecture);
+        info.tasks = self.detected.kind.tasks();
+    }
+
+    fn run(&self, request: &Request, job: &Job) -> Result<(Finish, Usage), Error> {
+        self.pipeline.run(request, job)
     }
 }
 
