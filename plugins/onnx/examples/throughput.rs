@@ -31,7 +31,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let session = OnnxSession::open(library, Path::new(&file), &options, || false)?;
         let limits = BatchLimits { rows_max, delay: options.batch_delay() };
         let counts: Arc<BatchCounts> = Arc::default();
-        Ok::<_, Error>((Batcher::new(session, limits, Arc::clone(&counts)), counts))
+        let batcher = Batcher::new(session, limits, Arc::clone(&counts));
+        batcher.rows_are_independent();
+        Ok::<_, Error>((batcher, counts))
     };
     let (alone, _) = open(1)?;
     let mut times = lone_runs(&alone, size)?;

@@ -22,7 +22,8 @@ pub struct BatchLimits {
     pub delay: Duration,
 }
 
-/// A network whose rows (the first dimension of all inputs and outputs) are independent of each other, run in batches.
+/// A network that is run in batches, once it is known that its rows are independent of each other: see
+/// [`TensorRunner::rows_are_independent`]. Until then every call runs alone.
 ///
 /// Calls are put together that want the same outputs and whose inputs differ in the number of rows only. If such a run
 /// fails, each of its calls runs alone, so that a call fails for its own reasons only. A call whose inputs or outputs
@@ -30,8 +31,9 @@ pub struct BatchLimits {
 pub struct Batcher<R: TensorRunner> {
     runner: R,
     limits: BatchLimits,
-    /// No longer set once an output has turned out not to have one row for each row of the inputs.
-    has_rows: AtomicBool,
+    /// Set by [`TensorRunner::rows_are_independent`], and no longer once an output has turned out not to have one row for
+    /// each row of the inputs.
+    may_batch: AtomicBool,
     queue: Mutex<Queue<R::Value>>,
     changed: Condvar,
     counts: Arc<BatchCounts>,
@@ -77,13 +79,12 @@ struct Call<V> {
 impl<R: TensorRunner> Batcher<R> {
     /// Runs `runner` in batches, and counts them in `counts`.
     pub fn new(runner: R, limits: BatchLimits, counts: Arc<BatchCounts>) -> Self {
-        let has_rows = limits.rows_max > 1 && runner.inputs().iter().all(has_rows);
         let queue =
             Queue { is_busy: false, waiting: VecDeque::new(), results: HashMap::new(), next_ticket: 0 };
         Self {
             runner,
             limits,
-            has_rows: AtomicBool::new(has_rows),
+            may_batch: AtomicBool::new(false),
             queue: Mutex::new(queue),
             changed: Condvar::new(),
             counts,
@@ -92,7 +93,7 @@ impl<R: TensorRunner> Batcher<R> {
 
     /// The rows of a call that may be part of a batch.
     fn rows(&self, inputs: &[(&str, &R::Value)], outputs: &[&str]) -> Option<usize> {
-        if !self.has_rows.load(Ordering::Relaxed) {
+        if !self.may_batch.load(Ordering::Relaxed) {
             return None;
         }
         let of_value = |value: &R::Value| usize::try_from(*value.shape().first()?).ok();
@@ -224,7 +225,7 @@ impl<R: TensorRunner> Batcher<R> {
     ) -> Result<Vec<R::Value>, Error> {
         let mut shape = output.shape().to_vec();
         if shape.first().is_none_or(|dim| usize::try_from(*dim) != Ok(rows)) {
-            self.has_rows.store(false, Ordering::Relaxed);
+            self.may_batch.store(false, Ordering::Relaxed);
             tracing::warn!(
                 "output `{name}` has the shape {shape:?} for {rows} rows of inputs: this network runs without batches \
                  from now on"
@@ -271,6 +272,11 @@ impl<R: TensorRunner> TensorRunner for Batcher<R> {
 
     fn value(&self, tensor: &TensorView<'_>) -> Result<R::Value, Error> {
         self.runner.value(tensor)
+    }
+
+    fn rows_are_independent(&self) {
+        let may_batch = self.limits.rows_max > 1 && self.runner.inputs().iter().all(has_rows);
+        self.may_batch.store(may_batch, Ordering::Relaxed);
     }
 
     fn run(&self, inputs: &[(&str, &R::Value)], outputs: &[&str]) -> Result<Vec<R::Value>, Error> {

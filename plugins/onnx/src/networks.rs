@@ -33,8 +33,12 @@ impl<'a> Sessions<'a> {
     pub(crate) fn into_parts(self) -> (Arc<BatchCounts>, Vec<OnnxFile>) {
         (self.counts, self.opened.into_inner())
     }
+}
 
-    fn session(&self, file: &Path, limits: BatchLimits) -> Result<Batcher<OnnxSession>, Error> {
+impl Networks for Sessions<'_> {
+    type Runner = Batcher<OnnxSession>;
+
+    fn open(&self, file: &Path) -> Result<Self::Runner, Error> {
         // Damage is found here with a better reason than the engine has.
         let header = OnnxFile::open(file)?;
         let is_cancelled = || self.progress.is_cancelled();
@@ -48,21 +52,11 @@ impl<'a> Sessions<'a> {
         self.progress.report(1.0 - 0.5_f32.powi(opened), &format!("loading {name}"));
         let session = OnnxSession::open(self.library, file, self.options, is_cancelled)
             .map_err(|error| if is_cancelled() { cancelled() } else { error })?;
+        let rows_max = if header.has_dynamic_ranges { 1 } else { self.options.batch_max };
         self.opened.lock().push(header);
+        let rows_max = usize::try_from(rows_max).unwrap_or(usize::MAX);
+        let limits = BatchLimits { rows_max, delay: self.options.batch_delay() };
         Ok(Batcher::new(session, limits, Arc::clone(&self.counts)))
-    }
-}
-
-impl Networks for Sessions<'_> {
-    type Runner = Batcher<OnnxSession>;
-
-    fn open(&self, file: &Path) -> Result<Self::Runner, Error> {
-        self.session(file, BatchLimits { rows_max: 1, delay: self.options.batch_delay() })
-    }
-
-    fn open_batched(&self, file: &Path) -> Result<Self::Runner, Error> {
-        let rows_max = usize::try_from(self.options.batch_max).unwrap_or(usize::MAX);
-        self.session(file, BatchLimits { rows_max, delay: self.options.batch_delay() })
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct OnnxFile {
     pub parameters: u64,
     /// Name of the element type that most weights have, such as `F32` or `INT8`.
     pub weight_type: Option<&'static str>,
+    /// Activations are quantised by their range over all rows of a run, so that a row's result depends on its company.
+    pub has_dynamic_ranges: bool,
     /// Bytes of the file and of those that it keeps weights in.
     pub bytes: u64,
 }
@@ -133,6 +135,7 @@ struct Reader {
     outputs: Vec<Declared>,
     /// Names of the weights: older files list these among the inputs too.
     initializers: BTreeSet<String>,
+    has_dynamic_ranges: bool,
     /// Numbers in the weights by element type.
     elements: BTreeMap<u64, u64>,
     external: External,
@@ -144,10 +147,22 @@ impl Reader {
         self.has_graph = true;
         wire.message(end, |wire, number, field| {
             match (number, field) {
+                (1, Field::Bytes(end)) => self.node(wire, end)?,
                 (5, Field::Bytes(end)) => self.initializer(wire, end)?,
                 (11, Field::Bytes(end)) => self.inputs.push(value_info(wire, end)?),
                 (12, Field::Bytes(end)) => self.outputs.push(value_info(wire, end)?),
                 _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// `NodeProto`.
+    fn node<S: Read + Seek>(&mut self, wire: &mut Wire<S>, end: u64) -> Result<(), ProtobufError> {
+        wire.message(end, |wire, number, field| {
+            if let (4, Field::Bytes(end)) = (number, field) {
+                // `DynamicQuantizeLinear`, and what ONNX Runtime's tools make of it.
+                self.has_dynamic_ranges |= wire.text(end, TEXT_BYTES_MAX)?.starts_with("DynamicQuantize");
             }
             Ok(())
         })
@@ -224,6 +239,7 @@ impl Reader {
                 .max_by_key(|(_, count)| *count)
                 .map(|(name, _)| name),
             metadata: self.metadata,
+            has_dynamic_ranges: self.has_dynamic_ranges,
             inputs,
             outputs: self.outputs.into_iter().filter_map(spec).collect(),
             bytes: 0,

@@ -16,15 +16,6 @@ pub trait Networks {
     /// # Errors
     /// The file is missing, corrupt or of an unknown kind, or memory does not suffice.
     fn open(&self, file: &Path) -> Result<Self::Runner, Error>;
-
-    /// Opens one file whose rows, the first dimension of all inputs and outputs, are inputs independent of each other, as
-    /// pictures or texts are: an engine may then run the rows of several callers as one batch.
-    ///
-    /// # Errors
-    /// As for [`Networks::open`].
-    fn open_batched(&self, file: &Path) -> Result<Self::Runner, Error> {
-        self.open(file)
-    }
 }
 
 /// A loaded model of one kind. Any thread may call any method, also at the same time.

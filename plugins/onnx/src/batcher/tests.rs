@@ -136,6 +136,12 @@ impl Network {
     }
 }
 
+fn batched(network: Network, limits: BatchLimits) -> Batcher<Network> {
+    let batcher = Batcher::new(network, limits, Arc::default());
+    batcher.rows_are_independent();
+    batcher
+}
+
 fn limits(rows_max: usize) -> BatchLimits {
     BatchLimits { rows_max, delay: Duration::ZERO }
 }
@@ -160,7 +166,7 @@ fn run_together(
     let (begun, has_begun) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel();
     let network = Network { gate: Mutex::new(Some((begun, may_go_on))), ..Network::new(mood) };
-    let batcher = &Batcher::new(network, limits, Arc::default());
+    let batcher = &batched(network, limits);
     let results = std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for (index, call) in calls.iter().enumerate() {
@@ -216,7 +222,7 @@ fn calls_that_do_not_go_together_run_apart() {
 #[test]
 fn a_lone_call_does_not_wait() {
     let delay = Duration::from_secs(3600);
-    let batcher = Batcher::new(Network::new(Mood::Good), BatchLimits { rows_max: 8, delay }, Arc::default());
+    let batcher = batched(Network::new(Mood::Good), BatchLimits { rows_max: 8, delay });
     for index in 0..3 {
         run(&batcher, &call(1, 2, index as f32)).unwrap();
     }
@@ -262,17 +268,19 @@ fn a_panic_leaves_nobody_waiting() {
 }
 
 #[test]
-fn networks_with_a_fixed_first_dimension_are_not_batched() {
+fn networks_whose_rows_are_not_independent_are_not_batched() {
     let calls: Vec<_> = (0..3).map(|index| call(1, 2, index as f32)).collect();
     let mut network = Network::new(Mood::Good);
     network.inputs[1].shape[0] = Some(1);
-    let batcher = Batcher::new(network, limits(8), Arc::default());
+    let batcher = batched(network, limits(8));
     let inputs = [("a", &calls[0].0), ("b", &calls[0].1)];
     assert_eq!(batcher.rows(&inputs, &["double"]), None);
     // Only wanted outputs count.
     let mut network = Network::new(Mood::Good);
     network.outputs[1].shape = vec![Some(1)];
     let batcher = Batcher::new(network, limits(8), Arc::default());
+    assert_eq!(batcher.rows(&inputs, &["double"]), None, "nobody said that its rows are independent");
+    batcher.rows_are_independent();
     assert_eq!(batcher.rows(&inputs, &["double"]), Some(1));
     assert_eq!(batcher.rows(&inputs, &["double", "sum"]), None);
 }

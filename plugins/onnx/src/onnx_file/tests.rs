@@ -18,7 +18,7 @@ fn read(file: &[u8]) -> Result<(OnnxFile, External), String> {
 fn inputs_outputs_metadata_and_weights_are_told() {
     let packed = [varint(10), varint(20)].concat();
     let file = model(&[
-        bytes(1, vec![0xff; 300]), // a node, never looked into
+        bytes(1, [bytes(1, "images"), bytes(2, "boxes"), bytes(4, "Conv")].concat()),
         bytes(5, weights("w", 1, &[3, 4], &[7; 48])),
         bytes(5, [bytes(1, packed), int(2, 3), bytes(8, "q")].concat()),
         bytes(5, weights("indices", 7, &[1000], &[7; 80])),
@@ -42,7 +42,13 @@ fn inputs_outputs_metadata_and_weights_are_told() {
     assert_eq!(header.outputs, [spec("boxes", Dtype::Bf16, &[None, Some(22)])], "texts are left out");
     assert_eq!(header.metadata, BTreeMap::from([("task".to_owned(), "none".to_owned())]));
     assert_eq!((header.parameters, header.weight_type), (12 + 200, Some("INT8")));
-    assert!(external.is_empty());
+    assert!(external.is_empty() && !header.has_dynamic_ranges);
+}
+
+#[test]
+fn a_network_that_measures_its_activations_is_known() {
+    let (header, _) = read(&model(&[bytes(1, bytes(4, "DynamicQuantizeLinear"))])).unwrap();
+    assert!(header.has_dynamic_ranges);
 }
 
 #[test]

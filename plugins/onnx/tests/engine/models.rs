@@ -32,6 +32,7 @@ fn a_batch_of_pictures_gives_what_each_gives_alone() {
     let counts: Arc<BatchCounts> = Arc::default();
     let limits = BatchLimits { rows_max: 8, delay: std::time::Duration::ZERO };
     let batcher: Batcher<OnnxSession> = Batcher::new(session, limits, Arc::clone(&counts));
+    batcher.rows_are_independent();
     let start = Barrier::new(pictures.len());
     std::thread::scope(|scope| {
         for (picture, alone) in pictures.iter().zip(&alone) {
