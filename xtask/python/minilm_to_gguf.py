@@ -15,6 +15,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from weight_files import read_safetensors
+
 # Tensors that an embedding does not need, or that llama.cpp computes by itself.
 UNUSED_TENSORS = {"embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"}
 
@@ -94,26 +96,13 @@ def stored_token(word: str) -> str:
 def add_tensors(writer: gguf.GGUFWriter, path: Path, block_count: int) -> None:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, block_count)
     for name, tensor in read_safetensors(path):
+        if name in UNUSED_TENSORS:
+            continue
         stored_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if stored_name is None:
             sys.exit(f"{path}: the tensor {name} has no place in a GGUF BERT model")
         keeps_precision = tensor.ndim < 2 or stored_name in FULL_PRECISION_TENSORS
         writer.add_tensor(stored_name, tensor if keeps_precision else tensor.astype(np.float16))
-
-
-def read_safetensors(path: Path):
-    """Yields (name, array) in file order, unused tensors left out. Format: u64 header length, JSON header, data."""
-    data = np.memmap(path, dtype=np.uint8, mode="r")
-    header_len = int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8 : 8 + header_len].tobytes())
-    header.pop("__metadata__", None)
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
-        if name in UNUSED_TENSORS:
-            continue
-        if entry["dtype"] != "F32":
-            sys.exit(f"{path}: expected the tensor {name} as F32, found {entry['dtype']}")
-        begin, end = (8 + header_len + offset for offset in entry["data_offsets"])
-        yield name, data[begin:end].view("<f4").reshape(entry["shape"])
 
 
 if __name__ == "__main__":

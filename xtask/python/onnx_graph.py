@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, checker, helper, numpy_helper
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 # The first version with LayerNormalization as one operator, which every engine in use knows.
 OPSET = 17
@@ -32,13 +32,15 @@ class Graph:
         return name
 
     def output(self, value: str, name: str, kind: int, shape: list) -> None:
-        """Declares a value, which gets the given name, as an output."""
-        self.node("Identity", value, output=name)
+        """Declares a node's output as an output of the graph. It is renamed: an Identity would copy it in every run."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [name if other == value else other for other in names]
         self.outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def constant(self, name: str, array) -> str:
         """A tensor of the file. The same name again means the same tensor."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(array, name)
         return name
@@ -52,13 +54,13 @@ class Graph:
     def number(self, name: str, number: float) -> str:
         return self.constant(name, np.array(number, np.float32))
 
-    def node(self, operator: str, *inputs: str, output: str | None = None, **attributes) -> str:
-        return self.node_with_outputs(operator, inputs, 1, [output] if output else None, **attributes)[0]
+    def node(self, operator: str, *inputs: str, **attributes) -> str:
+        return self.node_with_outputs(operator, inputs, 1, **attributes)[0]
 
-    def node_with_outputs(self, operator: str, inputs, count: int, outputs=None, **attributes) -> list[str]:
+    def node_with_outputs(self, operator: str, inputs, count: int, **attributes) -> list[str]:
         name = f"{operator}_{self.node_count}"
         self.node_count += 1
-        outputs = outputs or [f"{name}_output_{index}" for index in range(count)]
+        outputs = [f"{name}_output_{index}" for index in range(count)]
         self.nodes.append(helper.make_node(operator, inputs, outputs, name=name, **attributes))
         return outputs
 
@@ -96,11 +98,18 @@ class Graph:
             scores = self.node("Add", scores, mask)
         return self.node("Softmax", scores, axis=-1)
 
-    def write(self, path: Path) -> None:
+    def model(self) -> ModelProto:
         graph = helper.make_graph(
             self.nodes, self.name, self.inputs, self.outputs, [self.constants[name] for name in sorted(self.constants)]
         )
         opset = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="pajamas")
-        checker.check_model(model)
-        path.write_bytes(model.SerializeToString(deterministic=True))
+        checker.check_model(model, full_check=True)
+        return model
+
+    def write(self, path: Path) -> None:
+        write_model(self.model(), path)
+
+
+def write_model(model: ModelProto, path: Path) -> None:
+    path.write_bytes(model.SerializeToString(deterministic=True))

@@ -42,7 +42,11 @@ def main() -> None:
     encoder(weights).write(output / "encoder_model.onnx")
     decoder(weights, has_past=False).write(output / "decoder_model.onnx")
     decoder(weights, has_past=True).write(output / "decoder_with_past_model.onnx")
+    write_settings(weights, folder, output)
 
+
+def write_settings(weights: "Weights", folder: Path, output: Path) -> None:
+    """All that is no network of Whisper's."""
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     write_json(output / "config.json", model_config(weights))
     write_json(output / "generation_config.json", generation_config(settings))

