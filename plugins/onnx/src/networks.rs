@@ -52,9 +52,10 @@ impl Networks for Sessions<'_> {
         self.progress.report(1.0 - 0.5_f32.powi(opened), &format!("loading {name}"));
         let session = OnnxSession::open(self.library, file, self.options, is_cancelled)
             .map_err(|error| if is_cancelled() { cancelled() } else { error })?;
-        let rows_max = if header.has_dynamic_ranges { 1 } else { self.options.batch_max };
+        // Batch, channels, height and width.
+        let takes_pictures = header.inputs.iter().any(|input| input.shape.len() == 4);
+        let rows_max = if header.has_dynamic_ranges { 1 } else { self.options.batch_max(takes_pictures) };
         self.opened.lock().push(header);
-        let rows_max = usize::try_from(rows_max).unwrap_or(usize::MAX);
         let limits = BatchLimits { rows_max, delay: self.options.batch_delay() };
         Ok(Batcher::new(session, limits, Arc::clone(&self.counts)))
     }

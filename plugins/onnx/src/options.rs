@@ -26,8 +26,8 @@ pub struct Options {
     pub graph_optimization: GraphOptimization,
     /// What computes, best first; the CPU does what none of the others can.
     pub execution_providers: Vec<Provider>,
-    /// Most rows (pictures, texts) of one run; 1 runs every request alone.
-    pub batch_max: u32,
+    /// Most rows (pictures, texts) of one run; 1 runs every request alone. Default: 8, but 1 for pictures on the CPU.
+    pub batch_max: Option<u32>,
     /// How long a request that has waited for another one's run waits on, in µs, for more to fill the batch.
     pub batch_delay_us: u32,
     /// Threads wait for each other in a busy loop while a run lasts.
@@ -54,7 +54,7 @@ impl Default for Options {
             inter_threads: 1,
             graph_optimization: GraphOptimization::All,
             execution_providers: vec![Provider::Cpu],
-            batch_max: BATCH_DEFAULT,
+            batch_max: None,
             batch_delay_us: 0,
             spinning: false,
             memory_arena: true,
@@ -106,7 +106,7 @@ impl Options {
         let ranges = [
             ("threads", self.threads.unwrap_or(1), 1, 1024),
             ("inter_threads", self.inter_threads, 1, 1024),
-            ("batch_max", self.batch_max, 1, 4096),
+            ("batch_max", self.batch_max.unwrap_or(1), 1, 4096),
             ("batch_delay_us", self.batch_delay_us, 0, 1_000_000),
             ("slots", self.slots, 1, 1024),
             ("queue", self.queue, 0, 1024),
@@ -130,6 +130,15 @@ impl Options {
         self.threads.map_or_else(own, |threads| usize::try_from(threads).unwrap_or(usize::MAX))
     }
 
+    /// Most rows of one run of a network that takes pictures, or of another.
+    #[must_use]
+    pub fn batch_max(&self, takes_pictures: bool) -> usize {
+        // A picture keeps all of a CPU's units busy by itself, and several fall out of its caches: measured, README.md.
+        let is_on_cpu = self.execution_providers.iter().all(|provider| *provider == Provider::Cpu);
+        let own = if takes_pictures && is_on_cpu { 1 } else { BATCH_DEFAULT };
+        usize::try_from(self.batch_max.unwrap_or(own)).unwrap_or(usize::MAX)
+    }
+
     /// [`Options::batch_delay_us`] as a duration.
     #[must_use]
     pub fn batch_delay(&self) -> Duration {
@@ -150,8 +159,16 @@ mod tests {
         assert_eq!(parse(serde_json::json!({})).unwrap(), Options::default());
         let options = parse(serde_json::json!({"threads": 2, "pipeline": "detect", "size": 320})).unwrap();
         assert_eq!(options.threads(), 2);
-        assert_eq!(Value::Object(options.pipeline), serde_json::json!({"pipeline": "detect", "size": 320}));
+        assert_eq!(
+            Value::Object(options.pipeline.clone()),
+            serde_json::json!({"pipeline": "detect", "size": 320})
+        );
         assert!(Options::default().threads() >= 1);
+        let gpu = parse(serde_json::json!({"execution_providers": ["cuda"]})).unwrap();
+        let given = parse(serde_json::json!({"batch_max": 3})).unwrap();
+        let sizes =
+            [options, gpu, given].map(|options| [true, false].map(|pictures| options.batch_max(pictures)));
+        assert_eq!(sizes, [[1, 8], [8, 8], [3, 3]]);
     }
 
     #[test]
