@@ -15,6 +15,7 @@ pub mod export;
 mod job;
 mod log;
 pub mod manifest;
+mod memory;
 mod model_info;
 #[cfg(feature = "native")]
 pub mod native;
@@ -30,6 +31,7 @@ pub use event::{Event, EventSink, Finish, Flow, TopLogprob, Usage};
 pub use job::{Job, Progress};
 pub use log::{LogSink, init_tracing, level_from_abi, level_to_abi};
 pub use manifest::Manifest;
+pub use memory::resident_bytes;
 pub use model_info::{LoadSpec, ModelInfo, ModelStats};
 pub use task::{EmbedParams, GenerateParams, Grammar, Params, Part, Request, Task};
 pub use tensor::{Dtype, Tensor, TensorView, shape_bytes};

@@ -15,6 +15,7 @@ mod workspace;
 mod bench;
 mod build;
 mod models;
+mod onnxruntime;
 mod serve;
 mod setup;
 mod test;

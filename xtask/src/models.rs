@@ -19,7 +19,8 @@ use crate::workspace::Workspace;
 
 mod table;
 
-use table::{File, Input, MODELS, Model, Source};
+pub(crate) use table::{File, pinned};
+use table::{Input, MODELS, Model, Source};
 
 /// Records in each model's folder what was verified there.
 const STAMP: &str = ".verified";
@@ -160,7 +161,7 @@ impl Workshop<'_> {
 }
 
 /// Fails unless the file has the length and hash of the table. Its name in the error is all the user needs.
-fn verify(path: &Path, expected: &File) -> Result<()> {
+pub(crate) fn verify(path: &Path, expected: &File) -> Result<()> {
     let Ok(metadata) = path.metadata() else {
         bail!("the file {} is missing", expected.path);
     };

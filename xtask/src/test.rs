@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::build;
 use crate::models;
+use crate::onnxruntime;
 use crate::process;
 use crate::python::Package;
 use crate::setup::Tools;
@@ -37,6 +38,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
         cargo.env("PAJAMAS_TEST_HOST_BIN", &built.host);
         cargo.env("PAJAMAS_TEST_PLUGINS", &built.plugins);
         cargo.env("PAJAMAS_TEST_FIXTURES", &built.fixtures);
+        cargo.env("PAJAMAS_TEST_ONNXRUNTIME", onnxruntime::library_in(&built.plugins.join("onnx/lib")));
         cargo.env("PAJAMAS_TEST_PYTHON", tools.venv().python());
         // As the host starts its workers: threads that spin while tests share the cores slow every one of them down.
         cargo.env("OMP_WAIT_POLICY", "passive");

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-/// The formats that the host knows by extension. An MLX model is a folder with `config.json` and safetensors instead.
+/// The formats that the host knows by extension. An MLX model is a folder with `config.json` and safetensors instead, and
+/// an ONNX model may be a folder with `config.json` and the networks that belong together.
 pub const FORMATS: &[(&str, &str)] = &[
     ("gguf", "gguf"),
     ("onnx", "onnx"),
@@ -27,18 +28,32 @@ pub(super) fn of_file(path: &Path, plugin_formats: &[String]) -> Option<String> 
     }
 }
 
-/// The format of a folder that contains files of these names. `config.json` beside safetensors is what MLX loads.
+/// The subfolder in which exporters put the networks of a model whose other files lie in its folder.
+pub(super) const ONNX_FOLDER: &str = "onnx";
+
+/// What tells that a folder is one model, in Hugging Face's layout.
+pub(super) const CONFIG_FILE: &str = "config.json";
+
+/// The format of a folder that contains files of these names, those of its [`ONNX_FOLDER`] included. `config.json` beside
+/// safetensors is what MLX loads; where networks were exported from these, they are the model.
 pub(super) fn of_folder<'a>(path: &Path, files: impl Iterator<Item = &'a Path>) -> Option<&'static str> {
     let by_name = extension(path).filter(|extension| FOLDER_EXTENSIONS.contains(&extension.as_str()));
     if by_name.is_some() {
         return Some("coreml");
     }
-    let (mut has_config, mut has_weights) = (false, false);
+    let (mut has_config, mut has_weights, mut has_networks) = (false, false, false);
     for file in files {
-        has_config |= file.file_name().is_some_and(|name| name == "config.json");
-        has_weights |= extension(file).is_some_and(|extension| extension == "safetensors");
+        has_config |= file.file_name().is_some_and(|name| name == CONFIG_FILE);
+        let extension = extension(file);
+        has_weights |= extension.as_deref() == Some("safetensors");
+        has_networks |= extension.as_deref() == Some("onnx");
     }
-    (has_config && has_weights).then_some("mlx")
+    match (has_networks, has_weights) {
+        _ if !has_config => None,
+        (true, _) => Some("onnx"),
+        (false, true) => Some("mlx"),
+        (false, false) => None,
+    }
 }
 
 /// One part of a GGUF model in several files: `base-00001-of-00003.gguf`.
@@ -101,11 +116,14 @@ mod tests {
 
     #[test]
     fn folders_are_told_by_extension_or_content() {
-        let cases: [(&str, &[&str], Option<&str>); 5] = [
+        let cases: [(&str, &[&str], Option<&str>); 8] = [
             ("a.mlpackage", &["Manifest.json"], Some("coreml")),
             ("a.mlmodelc", &[], Some("coreml")),
             ("llama", &["config.json", "model-00001-of-00002.safetensors"], Some("mlx")),
-            ("llama", &["config.json", "model.onnx"], None),
+            ("bert", &["config.json", "model.onnx"], Some("onnx")),
+            ("bert", &["config.json", "model.safetensors", "onnx/model.onnx"], Some("onnx")),
+            ("voice", &["joe.onnx", "joe.onnx.json"], None),
+            ("whisper", &["config.json", "model.bin"], None),
             ("llama", &["model.safetensors"], None),
         ];
         for (name, files, expected) in cases {

@@ -94,7 +94,7 @@ impl<'a> Scan<'a> {
             return;
         }
         let listing = self.list(folder);
-        if let Some(format) = format::of_folder(folder, listing.files.iter().map(PathBuf::as_path)) {
+        if let Some(format) = self.format_of(folder, &listing) {
             let weights = self.folder_weights(folder, format.to_owned());
             return self.add_with_own_settings(weights);
         }
@@ -155,7 +155,7 @@ impl<'a> Scan<'a> {
         }
         let detected = if path.is_dir() {
             let listing = self.list(path);
-            format::of_folder(path, listing.files.iter().map(PathBuf::as_path)).map(str::to_owned)
+            self.format_of(path, &listing).map(str::to_owned)
         } else {
             format::of_file(path, self.plugin_formats)
         };
@@ -164,6 +164,15 @@ impl<'a> Scan<'a> {
             Some(format) if path.is_dir() => Ok(self.folder_weights(path, format)),
             Some(format) => Ok(Weights::of_file(&first_part(path), format)),
         }
+    }
+
+    /// The format of a folder that is one model.
+    fn format_of(&mut self, folder: &Path, listing: &Listing) -> Option<&'static str> {
+        let exported = folder.join(format::ONNX_FOLDER);
+        let has_exported = listing.folders.contains(&exported)
+            && listing.files.contains(&folder.join(format::CONFIG_FILE));
+        let exported = if has_exported { self.list(&exported).files } else { Vec::new() };
+        format::of_folder(folder, listing.files.iter().chain(&exported).map(PathBuf::as_path))
     }
 
     /// A model that is a whole folder.

@@ -82,6 +82,33 @@ fn every_format_is_found_wherever_it_lies() {
 }
 
 #[test]
+fn networks_beside_a_configuration_are_one_model_and_others_are_one_each() {
+    let shelf = Shelf::with(&[
+        "bert/config.json",
+        "bert/model.safetensors",
+        "bert/onnx/model.onnx",
+        "bert/onnx/model_quantized.onnx",
+        "whisper/config.json",
+        "whisper/decoder_model.onnx",
+        "whisper/encoder_model.onnx",
+        "voices/joe.onnx",
+        "voices/joe.onnx.json",
+        // The configuration must lie in the model's own folder.
+        "loose/onnx/config.txt",
+        "loose/onnx/yolo.onnx",
+    ]);
+    let expected =
+        ["bert onnx bert", "joe onnx voices/joe.onnx", "whisper onnx whisper", "yolo onnx loose/onnx/yolo.onnx"];
+    assert_eq!(shelf.models(), expected);
+    assert_eq!(shelf.problems(), [""; 0]);
+    assert_eq!(shelf.scan().find("whisper").unwrap().files.len(), 3);
+    // Who names one network gets that one.
+    let named = shelf.scan_places(&["bert/onnx/model_quantized.onnx"]);
+    assert_eq!(named.models.len(), 1);
+    assert_eq!(shelf.relative(&named.models[0].path), "bert/onnx/model_quantized.onnx");
+}
+
+#[test]
 fn the_fifth_level_is_not_searched() {
     assert_eq!(Shelf::with(&["1/2/3/4/5/x.gguf"]).models(), [""; 0]);
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use pajamas_plugin_api::resident_bytes;
+
 /// What the engine has done so far; written by its threads, read by `stats`.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -76,19 +78,4 @@ impl MemoryReading {
             .filter(|(device, bytes)| *bytes > 0 || device == "cpu")
             .collect()
     }
-}
-
-/// Resident memory of this process, where the system tells it cheaply.
-#[cfg(target_os = "linux")]
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
-/// Not read on this system; the loader then reports what it computed.
-#[cfg(not(target_os = "linux"))]
-fn resident_bytes() -> Option<u64> {
-    None
 }

@@ -322,6 +322,9 @@ impl<N: Networks> Place<'_, N> {
     /// Opens a pipeline of one network.
     fn open_network(&self, network: N::Runner, detected: Detected) -> Result<Box<dyn Pipeline>, Error> {
         let folder = self.path.is_dir().then(|| Folder::new(self.path, self.variant.clone()));
+        if detected.kind != Kind::Tensors {
+            network.rows_are_independent();
+        }
         let pipeline: Box<dyn Pipeline> = match detected.kind {
             Kind::Yolo => Box::new(Yolo::open(network, &self.options)?),
             Kind::Classify => Box::new(Classify::open(network, folder.as_ref(), &self.options)?),

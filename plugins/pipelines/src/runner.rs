@@ -53,6 +53,10 @@ pub trait TensorRunner: Send + Sync + 'static {
     /// The data do not fill the shape, or memory does not suffice.
     fn value(&self, tensor: &TensorView<'_>) -> Result<Self::Value, Error>;
 
+    /// Says that the rows of this network, the first dimension of all inputs and outputs, are inputs independent of each
+    /// other, as pictures or texts are: from now on the engine may run the rows of several callers as one batch.
+    fn rows_are_independent(&self) {}
+
     /// Runs the network once. `inputs` are in any order, `outputs` names what is wanted; the results have its order.
     ///
     /// # Errors

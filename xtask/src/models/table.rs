@@ -36,13 +36,18 @@ pub(super) struct Input {
 
 /// A file with what proves that it is the right one.
 #[derive(Clone, Copy)]
-pub(super) struct File {
+pub(crate) struct File {
     /// Relative, with `/` between folder and file.
-    pub(super) path: &'static str,
+    pub(crate) path: &'static str,
     /// In bytes.
-    pub(super) len: u64,
+    pub(crate) len: u64,
     /// In lowercase hexadecimal.
-    pub(super) sha256: &'static str,
+    pub(crate) sha256: &'static str,
+}
+
+/// Short for a line of a table.
+pub(crate) const fn pinned(path: &'static str, len: u64, sha256: &'static str) -> File {
+    File { path, len, sha256 }
 }
 
 /// How the files of packages become a model.

@@ -95,6 +95,7 @@ impl<R: TensorRunner> TextEmbed<R> {
         let lengths = Lengths::read(folder)?;
         let tokens = Tokens::open(folder)?;
         let network = Arc::new(networks.open(&folder.only_network()?)?);
+        network.rows_are_independent();
         let output = output(network.outputs(), options.pooling.is_some())?;
         let is_pooled = output.shape.len() == 2;
         let pooling = match options.pooling {

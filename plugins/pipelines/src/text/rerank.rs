@@ -45,6 +45,7 @@ impl<R: TensorRunner> Rerank<R> {
         let lengths = Lengths::read(folder)?;
         let tokens = Tokens::open(folder)?;
         let network = Arc::new(networks.open(&folder.only_network()?)?);
+        network.rows_are_independent();
         let is_score = |shape: &[Option<usize>]| matches!(shape, [_, Some(1) | None]);
         let Some(output) = network.outputs().iter().find(|output| is_score(&output.shape)) else {
             return Err(Error::bad_model(format!(

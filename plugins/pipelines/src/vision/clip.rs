@@ -132,7 +132,9 @@ fn open_networks<R: TensorRunner, N: Networks<Runner = R>>(
     match folder.network("vision_model") {
         Ok(vision) => {
             let text = folder.network("text_model")?;
-            Ok([Arc::new(networks.open(&vision)?), Arc::new(networks.open(&text)?)])
+            let both = [Arc::new(networks.open(&vision)?), Arc::new(networks.open(&text)?)];
+            both.iter().for_each(|network| network.rows_are_independent());
+            Ok(both)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let both = Arc::new(networks.open(&folder.network("model").map_err(|_| error)?)?);

@@ -1,15 +1,11 @@
 //! The models themselves.
 
-use super::{File, Input, Model, Source};
+use super::{Input, Model, Source, pinned};
 use crate::python::Package;
 
 const GGUF: Package = Package { name: "gguf", version: "0.19.0" };
 const ONNX: Package = Package { name: "onnx", version: "1.23.2" };
 const ONNXRUNTIME: Package = Package { name: "onnxruntime", version: "1.32.0" };
-
-const fn pinned(path: &'static str, len: u64, sha256: &'static str) -> File {
-    File { path, len, sha256 }
-}
 
 /// Every model that `cargo xtask models` knows.
 pub(in crate::models) const MODELS: &[Model] = &[

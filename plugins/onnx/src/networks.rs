@@ -1,0 +1,134 @@
+//! A model's networks: as sessions when it is loaded, as headers of files when it is only looked at.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use pajamas_pipelines::{Networks, TensorRunner, TensorSpec, Value};
+use pajamas_plugin_api::{Dtype, Error, ErrorKind, Progress, TensorView};
+use parking_lot::Mutex;
+
+use crate::batcher::{BatchCounts, BatchLimits, Batcher};
+use crate::library::Library;
+use crate::onnx_file::OnnxFile;
+use crate::options::Options;
+use crate::session::OnnxSession;
+
+/// Opens files as sessions.
+pub(crate) struct Sessions<'a> {
+    library: &'a Library,
+    options: &'a Options,
+    progress: &'a Progress,
+    counts: Arc<BatchCounts>,
+    opened: Mutex<Vec<OnnxFile>>,
+}
+
+impl<'a> Sessions<'a> {
+    pub(crate) fn new(library: &'a Library, options: &'a Options, progress: &'a Progress) -> Self {
+        Self { library, options, progress, counts: Arc::default(), opened: Mutex::default() }
+    }
+
+    /// What the sessions count, and the headers of the files that were opened.
+    pub(crate) fn into_parts(self) -> (Arc<BatchCounts>, Vec<OnnxFile>) {
+        (self.counts, self.opened.into_inner())
+    }
+}
+
+impl Networks for Sessions<'_> {
+    type Runner = Batcher<OnnxSession>;
+
+    fn open(&self, file: &Path) -> Result<Self::Runner, Error> {
+        // Damage is found here with a better reason than the engine has.
+        let header = OnnxFile::open(file)?;
+        let is_cancelled = || self.progress.is_cancelled();
+        let cancelled = || Error::new(ErrorKind::Cancelled, "the load was cancelled");
+        if is_cancelled() {
+            return Err(cancelled());
+        }
+        // How many networks there are only the pipeline knows: each takes half of what is left.
+        let opened = i32::try_from(self.opened.lock().len()).unwrap_or(i32::MAX);
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        self.progress.report(1.0 - 0.5_f32.powi(opened), &format!("loading {name}"));
+        let session = OnnxSession::open(self.library, file, self.options, is_cancelled)
+            .map_err(|error| if is_cancelled() { cancelled() } else { error })?;
+        // Batch, channels, height and width.
+        let takes_pictures = header.inputs.iter().any(|input| input.shape.len() == 4);
+        let rows_max = if header.has_dynamic_ranges { 1 } else { self.options.batch_max(takes_pictures) };
+        self.opened.lock().push(header);
+        let limits = BatchLimits { rows_max, delay: self.options.batch_delay() };
+        Ok(Batcher::new(session, limits, Arc::clone(&self.counts)))
+    }
+}
+
+/// Opens files as headers: enough for a pipeline to say what the model is, without the engine.
+#[derive(Default)]
+pub(crate) struct Headers {
+    opened: Mutex<Vec<OnnxFile>>,
+}
+
+impl Headers {
+    /// The headers of the files that were opened.
+    pub(crate) fn into_opened(self) -> Vec<OnnxFile> {
+        self.opened.into_inner()
+    }
+}
+
+impl Networks for Headers {
+    type Runner = HeaderRunner;
+
+    fn open(&self, file: &Path) -> Result<HeaderRunner, Error> {
+        let header = OnnxFile::open(file)?;
+        self.opened.lock().push(header.clone());
+        Ok(HeaderRunner(header))
+    }
+}
+
+/// A network that was not loaded.
+pub(crate) struct HeaderRunner(OnnxFile);
+
+/// The value that a network which was not loaded never has.
+#[derive(Clone)]
+pub(crate) enum NoValue {}
+
+impl Value for NoValue {
+    fn dtype(&self) -> Dtype {
+        match *self {}
+    }
+
+    fn shape(&self) -> &[i64] {
+        match *self {}
+    }
+
+    fn bytes(&self) -> Result<Cow<'_, [u8]>, Error> {
+        match *self {}
+    }
+}
+
+impl TensorRunner for HeaderRunner {
+    type Value = NoValue;
+
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.0.inputs
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.0.outputs
+    }
+
+    fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.0.metadata
+    }
+
+    fn value(&self, _: &TensorView<'_>) -> Result<NoValue, Error> {
+        Err(not_loaded())
+    }
+
+    fn run(&self, _: &[(&str, &NoValue)], _: &[&str]) -> Result<Vec<NoValue>, Error> {
+        Err(not_loaded())
+    }
+}
+
+fn not_loaded() -> Error {
+    Error::internal("a model that is only inspected does not run")
+}

@@ -1,0 +1,198 @@
+//! The options of a model, as written in `model.toml` or given at load.
+
+use std::time::Duration;
+
+use pajamas_plugin_api::Error;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::provider::Provider;
+
+/// Requests at the same time when nothing else is asked for.
+pub const SLOTS_DEFAULT: u32 = 8;
+/// Rows of one run when nothing else is asked for.
+pub const BATCH_DEFAULT: u32 = 8;
+
+/// Options of one model. Every field has a default. What is not listed here belongs to the model's pipeline, which
+/// refuses what it does not know either.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// Threads of one run; default: the physical cores that this process may use.
+    pub threads: Option<u32>,
+    /// Branches of a network that run beside each other.
+    pub inter_threads: u32,
+    /// How much the network is rewritten before it runs.
+    pub graph_optimization: GraphOptimization,
+    /// What computes, best first; the CPU does what none of the others can.
+    pub execution_providers: Vec<Provider>,
+    /// Most rows (pictures, texts) of one run; 1 runs every request alone. Default: 8, but 1 for pictures on the CPU.
+    pub batch_max: Option<u32>,
+    /// How long a request that has waited for another one's run waits on, in µs, for more to fill the batch.
+    pub batch_delay_us: u32,
+    /// Threads wait for each other in a busy loop while a run lasts.
+    pub spinning: bool,
+    /// Keep freed memory for the next run instead of giving it back to the system.
+    pub memory_arena: bool,
+    /// Plan the memory of a whole run at once where shapes repeat.
+    pub memory_pattern: bool,
+    /// Run each network once with zeros when it is loaded, where its shapes allow it.
+    pub warm_up: bool,
+    /// Requests that are worked on at the same time.
+    pub slots: u32,
+    /// Requests that may wait for a slot; one more is refused as overloaded.
+    pub queue: u32,
+    /// The options of the model's pipeline.
+    #[serde(flatten)]
+    pub pipeline: Map<String, Value>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            inter_threads: 1,
+            graph_optimization: GraphOptimization::All,
+            execution_providers: vec![Provider::Cpu],
+            batch_max: None,
+            batch_delay_us: 0,
+            spinning: false,
+            memory_arena: true,
+            memory_pattern: true,
+            warm_up: true,
+            slots: SLOTS_DEFAULT,
+            queue: 256,
+            pipeline: Map::new(),
+        }
+    }
+}
+
+/// How much a network is rewritten before it runs, as ONNX Runtime names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GraphOptimization {
+    /// Nothing.
+    None,
+    /// What changes no operator: constants are folded, what is not used is removed.
+    Basic,
+    /// Operators are fused too.
+    Extended,
+    /// The layout of the memory is changed too.
+    All,
+}
+
+impl Options {
+    /// Reads options and checks their ranges.
+    ///
+    /// # Errors
+    /// An option has a wrong type or is out of range; the message names it and what is allowed.
+    pub fn parse(map: &Map<String, Value>) -> Result<Self, Error> {
+        let options = Self::deserialize(Value::Object(map.clone())).map_err(|error| {
+            // serde does not say which field had the wrong value, so each is tried alone.
+            let culprit = map.iter().find(|(key, value)| {
+                let single = Map::from_iter([((*key).clone(), (*value).clone())]);
+                Self::deserialize(Value::Object(single)).is_err()
+            });
+            match culprit {
+                Some((name, _)) => Error::invalid(format!("option `{name}`: {error}")),
+                None => Error::invalid(format!("options: {error}")),
+            }
+        })?;
+        options.check()?;
+        Ok(options)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let ranges = [
+            ("threads", self.threads.unwrap_or(1), 1, 1024),
+            ("inter_threads", self.inter_threads, 1, 1024),
+            ("batch_max", self.batch_max.unwrap_or(1), 1, 4096),
+            ("batch_delay_us", self.batch_delay_us, 0, 1_000_000),
+            ("slots", self.slots, 1, 1024),
+            ("queue", self.queue, 0, 1024),
+        ];
+        for (name, value, min, max) in ranges {
+            if !(min..=max).contains(&value) {
+                return Err(Error::invalid(format!("option `{name}` is {value}, expected {min} to {max}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The threads of one run.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        let own = || {
+            // A second thread on the same core takes its caches away; a container may allow fewer than the machine has.
+            let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+            num_cpus::get_physical().clamp(1, allowed)
+        };
+        self.threads.map_or_else(own, |threads| usize::try_from(threads).unwrap_or(usize::MAX))
+    }
+
+    /// Most rows of one run of a network that takes pictures, or of another.
+    #[must_use]
+    pub fn batch_max(&self, takes_pictures: bool) -> usize {
+        // A picture keeps all of a CPU's units busy by itself, and several fall out of its caches: measured, README.md.
+        let is_on_cpu = self.execution_providers.iter().all(|provider| *provider == Provider::Cpu);
+        let own = if takes_pictures && is_on_cpu { 1 } else { BATCH_DEFAULT };
+        usize::try_from(self.batch_max.unwrap_or(own)).unwrap_or(usize::MAX)
+    }
+
+    /// [`Options::batch_delay_us`] as a duration.
+    #[must_use]
+    pub fn batch_delay(&self) -> Duration {
+        Duration::from_micros(u64::from(self.batch_delay_us))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(value: Value) -> Result<Options, String> {
+        Options::parse(value.as_object().unwrap()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn defaults_are_valid_and_the_rest_is_the_pipelines() {
+        assert_eq!(parse(serde_json::json!({})).unwrap(), Options::default());
+        let options = parse(serde_json::json!({"threads": 2, "pipeline": "detect", "size": 320})).unwrap();
+        assert_eq!(options.threads(), 2);
+        assert_eq!(
+            Value::Object(options.pipeline.clone()),
+            serde_json::json!({"pipeline": "detect", "size": 320})
+        );
+        assert!(Options::default().threads() >= 1);
+        let gpu = parse(serde_json::json!({"execution_providers": ["cuda"]})).unwrap();
+        let given = parse(serde_json::json!({"batch_max": 3})).unwrap();
+        let sizes =
+            [options, gpu, given].map(|options| [true, false].map(|pictures| options.batch_max(pictures)));
+        assert_eq!(sizes, [[1, 8], [8, 8], [3, 3]]);
+    }
+
+    #[test]
+    fn wrong_options_are_named_with_what_is_allowed() {
+        let cases = [
+            (serde_json::json!({"threads": "many"}), vec!["`threads`", "u32"]),
+            (serde_json::json!({"threads": 0}), vec!["`threads`", "1 to 1024"]),
+            (serde_json::json!({"batch_max": 0}), vec!["`batch_max`", "1 to 4096"]),
+            (serde_json::json!({"slots": 0}), vec!["`slots`"]),
+            (
+                serde_json::json!({"graph_optimization": "most"}),
+                vec!["`graph_optimization`", "`basic`", "`all`"],
+            ),
+            (
+                serde_json::json!({"execution_providers": ["gpu"]}),
+                vec!["`execution_providers`", "`cuda`", "`cpu`"],
+            ),
+            (serde_json::json!({"spinning": 1}), vec!["`spinning`", "boolean"]),
+        ];
+        for (json, wanted) in cases {
+            let message = parse(json.clone()).unwrap_err();
+            for word in wanted {
+                assert!(message.contains(word), "{json}: {message}");
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The conformance suite of the plugin contract, run on this plugin. Cases are skipped when `cargo xtask build` has not
+//! put ONNX Runtime into the plugin's folder, or `cargo xtask models` has not fetched the model.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use pajamas_conformance::{Subject, library_of_this_test};
+use pajamas_onnx::Library;
+use pajamas_plugin_api::manifest::ManifestError;
+
+fn main() -> ExitCode {
+    let plugin_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let engine = Library::path_in(plugin_dir);
+    if !engine.is_file() {
+        println!("skipped: {} is not there; `cargo xtask build --plugin onnx` fetches it", engine.display());
+        return ExitCode::SUCCESS;
+    }
+    pajamas_conformance::main(|| {
+        let subject = Subject::read(plugin_dir)?
+            .with_library(library_of_this_test("pajamas_onnx"))
+            .with_option("threads", 2);
+        let model = models_dir().join("nudenet/320n.onnx");
+        Ok::<_, ManifestError>(if model.exists() { subject.with_model(model) } else { subject })
+    })
+}
+
+fn models_dir() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
+    std::env::var_os("PAJAMAS_TEST_MODELS").map_or_else(
+        || std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("pajamas-host/models"),
+        PathBuf::from,
+    )
+}
