@@ -41,6 +41,11 @@ pub(crate) enum Filter {
 }
 
 impl Filter {
+    /// Whether a scaled picture may be brighter or darker than every pixel of the picture.
+    fn overshoots(self) -> bool {
+        matches!(self, Self::Bicubic | Self::Lanczos)
+    }
+
     fn algorithm(self) -> fir::ResizeAlg {
         use fir::{FilterType, ResizeAlg};
         match self {
@@ -103,8 +108,14 @@ impl<'a> Picture<'a> {
     /// Draws the picture, scaled, into an area of a canvas.
     ///
     /// # Errors
-    /// The area leaves the canvas.
+    /// The area leaves the canvas, or the picture scaled in one direction has more than 2^26 pixels.
     pub(crate) fn draw(&self, canvas: &mut Canvas, area: Area, filter: Filter) -> Result<(), Error> {
+        if filter.overshoots() && area.width != self.width && area.height != self.height {
+            // The result depends on the direction that comes first, because colours are clipped in between. Pillow
+            // begins with the rows.
+            let rows = self.scaled(area.width, self.height, filter)?;
+            return rows.picture().draw(canvas, area, filter);
+        }
         let failed =
             |error: &dyn std::fmt::Display| Error::internal(format!("cannot scale a picture: {error}"));
         let source = ImageRef::new(self.width, self.height, self.pixels, fir::PixelType::U8x3)
@@ -146,6 +157,11 @@ impl Canvas {
         Ok(Self { width, height, pixels: vec![brightness; bytes] })
     }
 
+    /// The canvas as a picture.
+    fn picture(&self) -> Picture<'_> {
+        Picture { width: self.width, height: self.height, pixels: &self.pixels }
+    }
+
     /// The middle `width` by `height` pixels. Where the canvas is smaller there is black around it, as in `center_crop`
     /// of Hugging Face's `image_transforms`.
     ///
@@ -183,5 +199,64 @@ impl Overlap {
         } else {
             Self { from: 0, to: (target - source).div_ceil(2), len: source }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Case {
+        source: (u32, u32),
+        target: (u32, u32),
+        filter: String,
+        pixels: Vec<u8>,
+    }
+
+    /// The picture of `testdata/vision_references.py`.
+    fn sample(width: u32, height: u32) -> Vec<u8> {
+        let pixel = |x: u32, y: u32, c: u32| ((x * 7 + y * 13 + c * 29 + (x * y) % 31 * 5) % 256) as u8;
+        (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| pixel(x, y, c)))).collect()
+    }
+
+    #[test]
+    fn scaling_is_that_of_opencv_and_pillow() {
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../testdata/resized.json")).unwrap();
+        assert_eq!(cases.len(), 28);
+        let mut failures = Vec::new();
+        for case in cases {
+            let filter = match case.filter.as_str() {
+                "opencv_linear" => Filter::OpenCvLinear,
+                "nearest" => Filter::Nearest,
+                "box" => Filter::Box,
+                "bilinear" => Filter::Bilinear,
+                "hamming" => Filter::Hamming,
+                "bicubic" => Filter::Bicubic,
+                _ => Filter::Lanczos,
+            };
+            let pixels = sample(case.source.0, case.source.1);
+            let picture = Picture::new(case.source.0, case.source.1, &pixels).unwrap();
+            let scaled = picture.scaled(case.target.0, case.target.1, filter).unwrap();
+            let differences = scaled.pixels.iter().zip(&case.pixels).map(|(a, b)| a.abs_diff(*b));
+            let greatest = differences.max().unwrap();
+            if greatest > 1 || scaled.pixels.len() != case.pixels.len() {
+                failures
+                    .push(format!("{:?} to {:?} by {}: {greatest}", case.source, case.target, case.filter));
+            }
+        }
+        assert!(failures.is_empty(), "{failures:#?}");
+    }
+
+    #[test]
+    fn the_middle_is_cut_out_and_what_is_missing_is_black() {
+        let canvas = Canvas { width: 3, height: 1, pixels: (1..=9).collect() };
+        let cut = |width, height| canvas.center_crop(width, height).unwrap().pixels;
+        assert_eq!(cut(1, 1), [4, 5, 6]);
+        assert_eq!(cut(2, 1), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(cut(4, 1), [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(cut(1, 2), [0, 0, 0, 4, 5, 6]);
     }
 }
