@@ -10,6 +10,8 @@ mod options;
 mod pipeline;
 mod runner;
 mod tensors;
+mod vad;
+pub mod whisper;
 
 pub use open::{Detected, Header, Kind, detect, network_file, open};
 pub use pipeline::{Networks, Pipeline};
