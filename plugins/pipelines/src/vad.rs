@@ -3,6 +3,7 @@
 //! Sources: `OnnxWrapper` of snakers4/silero-vad, `utils_vad.py`, for the network; `get_speech_timestamps` and
 //! `SpeechTimestampsMap` of SYSTRAN/faster-whisper, `vad.py`, for making spans of its probabilities that suit Whisper.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use pajamas_plugin_api::{Dtype, Error, TensorView};
@@ -52,14 +53,15 @@ impl<R: TensorRunner> Vad<R> {
         Ok(Self { input: input("input")?, state: input("state")?, network })
     }
 
-    /// The probability of speech in each 512 samples of mono sound at 16 kHz; `None` if cancelled meanwhile.
+    /// The probability of speech in each 512 samples of mono sound at 16 kHz; `None` if `is_cancelled`, which is asked
+    /// with the number of each chunk.
     ///
     /// # Errors
     /// The engine failed.
     pub(crate) fn probabilities(
         &self,
         samples: &[f32],
-        is_cancelled: impl Fn() -> bool,
+        is_cancelled: impl Fn(usize) -> bool,
     ) -> Result<Option<Vec<f32>>, Error> {
         let rate = (SAMPLE_RATE_HZ as i64).to_ne_bytes();
         let rate =
@@ -67,8 +69,8 @@ impl<R: TensorRunner> Vad<R> {
         let mut state = from_f32s(&self.network, &self.state, &STATE_SHAPE, &[0.0; 256])?;
         let mut probabilities = Vec::with_capacity(samples.len().div_ceil(CHUNK_SAMPLES));
         let mut window = [0.0; CONTEXT_SAMPLES + CHUNK_SAMPLES];
-        for chunk in samples.chunks(CHUNK_SAMPLES) {
-            if is_cancelled() {
+        for (i, chunk) in samples.chunks(CHUNK_SAMPLES).enumerate() {
+            if is_cancelled(i) {
                 return Ok(None);
             }
             window.copy_within(CHUNK_SAMPLES.., 0);
@@ -132,23 +134,29 @@ fn pad(spans: &mut [Range<usize>], samples: usize) {
 
 /// The speech of a sound without the silence between, and the way back to the sound's own times.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Speech {
+pub(crate) struct Speech<'a> {
     /// The samples of all spans.
-    pub(crate) samples: Vec<f32>,
+    pub(crate) samples: Cow<'a, [f32]>,
     /// Where each span ends among them, and the samples that were left out before it.
     spans: Vec<(usize, usize)>,
 }
 
-impl Speech {
-    /// The speech of `samples`.
+impl<'a> Speech<'a> {
+    /// All of a sound.
+    pub(crate) fn all(samples: &'a [f32]) -> Self {
+        Self { samples: Cow::Borrowed(samples), spans: vec![(samples.len(), 0)] }
+    }
+
+    /// The spans of a sound, in order and apart.
     pub(crate) fn of(samples: &[f32], spans: &[Range<usize>]) -> Self {
-        let mut speech = Self::default();
+        let mut speech = Vec::with_capacity(spans.iter().map(Range::len).sum());
+        let mut ends = Vec::with_capacity(spans.len());
         for span in spans {
-            let left_out = span.start - speech.samples.len();
-            speech.samples.extend_from_slice(&samples[span.clone()]);
-            speech.spans.push((speech.samples.len(), left_out));
+            let left_out = span.start - speech.len();
+            speech.extend_from_slice(&samples[span.clone()]);
+            ends.push((speech.len(), left_out));
         }
-        speech
+        Self { samples: Cow::Owned(speech), spans: ends }
     }
 
     /// The span that a time in the speech belongs to. An end at the border of two spans belongs to the first.

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use pajamas_plugin_api::{Error, Job};
+use pajamas_plugin_api::{Error, Event, Job};
 
 use super::Model;
 use super::network::Prefilled;
@@ -20,6 +20,8 @@ pub(super) const LOGPROB_MIN: f32 = -1.0;
 pub(super) const NO_SPEECH_MAX: f32 = 0.6;
 /// Text that compresses better than this repeats itself.
 const COMPRESSION_RATIO_MAX: f32 = 2.4;
+/// A window of a large model takes minutes when all temperatures are tried, and a job without events counts as hanging.
+const TOKENS_PER_SIGN: usize = 32;
 /// What is tried, one after the other, when no temperature is asked for.
 const TEMPERATURES: &[f32] = &[0.0, 0.2, 0.4, 0.6, 0.8, 1.0];
 
@@ -53,6 +55,8 @@ pub(super) struct Choice {
     pub(super) temperature: f32,
     /// Seed of the window's draws.
     pub(super) seed: u64,
+    /// How much of the sound is done: what the signs of life report.
+    pub(super) done: f32,
 }
 
 impl Decoded {
@@ -85,7 +89,8 @@ pub(super) fn decode<R: TensorRunner>(
     let temperatures = if choice.temperature > 0.0 { &chosen } else { TEMPERATURES };
     let mut best = None;
     for temperature in temperatures {
-        let attempt = Attempt { model, job, temperature: *temperature, seed: choice.seed, row: &mut row };
+        let choice = Choice { temperature: *temperature, ..choice };
+        let attempt = Attempt { model, job, choice, row: &mut row };
         let Some(sequence) = attempt.run(prompt.tokens.len(), &prefilled)? else { return Ok(None) };
         let text = model.vocabulary.decode(&sequence.tokens)?;
         let decoded = Decoded {
@@ -108,8 +113,7 @@ pub(super) fn decode<R: TensorRunner>(
 struct Attempt<'a, R> {
     model: &'a Model<R>,
     job: &'a Job,
-    temperature: f32,
-    seed: u64,
+    choice: Choice,
     row: &'a mut Vec<f32>,
 }
 
@@ -121,7 +125,7 @@ struct Sequence {
 impl<R: TensorRunner> Attempt<'_, R> {
     /// Generates until the end of the text, half the context, or its end; `None` if cancelled.
     fn run(self, prompt_len: usize, prefilled: &Prefilled<R::Value>) -> Result<Option<Sequence>, Error> {
-        let Self { model, job, temperature, seed, row } = self;
+        let Self { model, job, choice: Choice { temperature, seed, done }, row } = self;
         let mut random = fastrand::Rng::with_seed(seed ^ u64::from(temperature.to_bits()));
         let mut sequence = Sequence { tokens: Vec::new(), sum_logprob: 0.0 };
         let context = model.config.context;
@@ -130,6 +134,9 @@ impl<R: TensorRunner> Attempt<'_, R> {
         loop {
             if job.is_cancelled() {
                 return Ok(None);
+            }
+            if sequence.tokens.len().is_multiple_of(TOKENS_PER_SIGN) {
+                job.push(&Event::Progress { fraction: done, text: "" });
             }
             model.rules.apply(row, &sequence.tokens);
             let next = if temperature > 0.0 { sample(row, temperature, random.f64()) } else { argmax(row) };

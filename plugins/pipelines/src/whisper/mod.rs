@@ -23,7 +23,7 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
-use pajamas_plugin_api::{Error, ErrorKind, Finish, Job, ModelInfo, Request, Task, Usage};
+use pajamas_plugin_api::{Error, ErrorKind, Event, Finish, Job, ModelInfo, Request, Task, Usage};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
@@ -43,6 +43,8 @@ use crate::vad::{Speech, Vad, speech_spans};
 const VAD_FILE: &str = "silero_vad.onnx";
 /// Shorter sound is one window anyway.
 const VAD_SOUND_SAMPLES_MIN: usize = 30 * SAMPLE_RATE_HZ;
+/// A job that works for long says so, or it would count as hanging: after so many chunks of the detector.
+const CHUNKS_PER_SIGN: usize = 4096;
 
 /// A loaded Whisper model.
 pub struct WhisperPipeline<R> {
@@ -135,12 +137,17 @@ impl<R: TensorRunner> Pipeline for WhisperPipeline<R> {
 }
 
 impl<R: TensorRunner> Model<R> {
-    /// The speech of a sound, or `None` inside if all of it is to be transcribed; `None` if cancelled.
-    fn find_speech(&self, samples: &[f32], job: &Job) -> Result<Option<Option<Speech>>, Error> {
+    /// What of a sound is to be transcribed: all of it where it is short or there is no detector. `None` if cancelled.
+    fn find_speech<'a>(&self, samples: &'a [f32], job: &Job) -> Result<Option<Speech<'a>>, Error> {
         let Some(vad) = self.vad.as_ref().filter(|_| samples.len() > VAD_SOUND_SAMPLES_MIN) else {
-            return Ok(Some(None));
+            return Ok(Some(Speech::all(samples)));
         };
-        let probabilities = vad.probabilities(samples, || job.is_cancelled())?;
-        Ok(probabilities.map(|p| Some(Speech::of(samples, &speech_spans(&p, samples.len())))))
+        let probabilities = vad.probabilities(samples, |chunk| {
+            if chunk.is_multiple_of(CHUNKS_PER_SIGN) {
+                job.push(&Event::Progress { fraction: 0.0, text: "" });
+            }
+            job.is_cancelled()
+        })?;
+        Ok(probabilities.map(|p| Speech::of(samples, &speech_spans(&p, samples.len()))))
     }
 }

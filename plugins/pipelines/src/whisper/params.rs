@@ -3,7 +3,11 @@
 use pajamas_plugin_api::{Error, Part, Request};
 use serde::{Deserialize, Serialize};
 
+use super::mel::SAMPLE_RATE_HZ;
 use super::vocabulary::Vocabulary;
+
+/// Longest sound: 6 hours, whose spectrogram takes 0.7 GB (1.1 GB with 128 rows).
+const SOUND_SAMPLES_MAX: usize = 6 * 3600 * SAMPLE_RATE_HZ;
 
 /// Schema `transcribe` of the plugin contract.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -49,6 +53,11 @@ impl Params {
         let params: Self = request.params()?;
         params.check(&vocabulary.languages)?;
         match request.parts.as_slice() {
+            [Part::Pcm(samples)] if samples.len() > SOUND_SAMPLES_MAX => Err(Error::invalid(format!(
+                "the sound is {} s long, at most {} s are transcribed at once; send it in parts",
+                samples.len() / SAMPLE_RATE_HZ,
+                SOUND_SAMPLES_MAX / SAMPLE_RATE_HZ
+            ))),
             [Part::Pcm(samples)] => Ok((params, samples)),
             parts => {
                 let count = parts.len();

@@ -34,13 +34,13 @@ pub(super) fn transcribe<R: TensorRunner>(
     let language = language.or(model.vocabulary.languages.is_empty().then_some(0));
     let usage = Usage { prompt_tokens: prompt.len() as u32, ..Usage::default() };
     let Some(speech) = model.find_speech(samples, job)? else { return Ok((Finish::Cancelled, usage)) };
-    let mel = model.mel.log_mel(speech.as_ref().map_or(samples, |speech| &speech.samples))?;
+    let mel = model.mel.log_mel(&speech.samples)?;
     let mut transcription = Transcription {
         model,
         job,
         params: &params,
         mel: &mel,
-        speech: speech.as_ref(),
+        speech: &speech,
         duration_s: seconds(samples.len() / super::mel::HOP_SAMPLES),
         language,
         tokens: prompt,
@@ -69,7 +69,7 @@ struct Transcription<'a, R> {
     job: &'a Job,
     params: &'a Params,
     mel: &'a LogMel,
-    speech: Option<&'a Speech>,
+    speech: &'a Speech<'a>,
     /// Length of the sound.
     duration_s: f64,
     /// Index among the model's languages, once it is known.
@@ -106,7 +106,9 @@ impl<R: TensorRunner> Transcription<'_, R> {
         let prompt = self.prompt(&start);
         let choice = Choice {
             temperature: self.params.temperature,
+            // Each window draws numbers of its own: the multiplier, 2^64 by the golden ratio, spreads the bits of `seek`.
             seed: self.params.seed ^ (seek as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            done: seek as f32 / self.mel.frames() as f32,
         };
         let Some(decoded) = decode(model, &audio, &prompt, choice, self.job)? else { return Ok(None) };
         self.usage.completion_tokens += decoded.tokens.len() as u32;
@@ -186,10 +188,12 @@ impl<R: TensorRunner> Transcription<'_, R> {
         let tokens = &decoded.tokens[segment.slice.tokens.clone()];
         self.tokens.extend_from_slice(tokens);
         let words: Vec<_> = timed.words.iter().map(|word| self.word(word)).collect();
-        let (start_s, end_s) = match (words.first(), words.last()) {
-            (Some(first), Some(last)) if self.speech.is_some() => (first.start_s, last.end_s),
-            _ => (self.sound_time(timed.start_s, false), self.sound_time(timed.end_s, true)),
-        };
+        let start_span =
+            timed.words.first().map_or_else(|| self.speech.span_at(timed.start_s, false), |w| self.span(w));
+        let end_span =
+            timed.words.last().map_or_else(|| self.speech.span_at(timed.end_s, true), |w| self.span(w));
+        let start_s = self.sound_time(timed.start_s, start_span);
+        let end_s = self.sound_time(timed.end_s, end_span);
         // Corrected times of words may reach back into the segment before.
         let start_s = start_s.max(self.last_start_s);
         self.last_start_s = start_s;
@@ -213,29 +217,24 @@ impl<R: TensorRunner> Transcription<'_, R> {
     }
 
     fn word<'w>(&self, word: &'w words::Word) -> params::Word<'w> {
-        // Both ends of a word are in the span of its middle, so that no word is stretched over a silence.
-        let span = self.speech.map(|speech| speech.span_at((word.start_s + word.end_s) / 2.0, false));
-        let time = |s: f64| match (self.speech, span) {
-            (Some(speech), Some(span)) => self.rounded(speech.sound_time(s, span)),
-            _ => self.rounded(s),
-        };
+        let span = self.span(word);
         params::Word {
             text: word.text.trim(),
-            start_s: time(word.start_s),
-            end_s: time(word.end_s),
+            start_s: self.sound_time(word.start_s, span),
+            end_s: self.sound_time(word.end_s, span),
             probability: word.probability,
         }
     }
 
-    /// The time in the sound of a time in what was transcribed.
-    fn sound_time(&self, s: f64, is_end: bool) -> f64 {
-        let speech = self.speech.map(|speech| speech.sound_time(s, speech.span_at(s, is_end)));
-        self.rounded(speech.unwrap_or(s))
+    /// Both ends of a word are in the span of its middle, so that no word is stretched over a silence.
+    fn span(&self, word: &words::Word) -> usize {
+        self.speech.span_at((word.start_s + word.end_s) / 2.0, false)
     }
 
-    /// In steps of 10 ms, and inside the sound: the model may hear past its end.
-    fn rounded(&self, s: f64) -> f64 {
-        (s.min(self.duration_s) * 100.0).round() / 100.0
+    /// The time in the sound of a time in what was transcribed: in steps of 10 ms, and inside the sound, past whose end the
+    /// model may hear.
+    fn sound_time(&self, speech_s: f64, span: usize) -> f64 {
+        (self.speech.sound_time(speech_s, span).min(self.duration_s) * 100.0).round() / 100.0
     }
 }
 

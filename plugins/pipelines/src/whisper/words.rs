@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_word_after_a_pause_is_not_longer_than_likely() {
-        let mut segments = [TimedSegment { start_s: 3.9, end_s: 5.0, text_tokens: 3, words: vec![] }];
+        let mut segments = [TimedSegment { start_s: 3.7, end_s: 5.0, text_tokens: 3, words: vec![] }];
         let words = vec![word(" So", 0.0, 4.2), word(" it", 4.2, 4.6), word(" is", 4.6, 5.0)];
         add_words(&mut segments, words, 0.0, 0.0);
         // The median is 0.4 s; twice that is left of the first word.

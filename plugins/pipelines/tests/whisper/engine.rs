@@ -102,12 +102,12 @@ impl TensorRunner for Network {
     fn value(&self, tensor: &TensorView<'_>) -> Result<OrtValue, Error> {
         let shape = tensor.shape.to_vec();
         let value = match tensor.dtype {
-            Dtype::F32 => Tensor::from_array((shape, bytemuck::pod_collect_to_vec::<u8, f32>(tensor.data)))
-                .unwrap()
-                .into_dyn(),
-            Dtype::I64 => Tensor::from_array((shape, bytemuck::pod_collect_to_vec::<u8, i64>(tensor.data)))
-                .unwrap()
-                .into_dyn(),
+            Dtype::F32 => {
+                Tensor::from_array((shape, elements(tensor.data, f32::from_ne_bytes))).unwrap().into_dyn()
+            }
+            Dtype::I64 => {
+                Tensor::from_array((shape, elements(tensor.data, i64::from_ne_bytes))).unwrap().into_dyn()
+            }
             other => panic!("{other:?}"),
         };
         Ok(OrtValue(Arc::new(value)))
@@ -125,4 +125,8 @@ impl TensorRunner for Network {
             results.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Ok(outputs.iter().map(|name| OrtValue(Arc::new(results.remove(*name).unwrap()))).collect())
     }
+}
+
+fn elements<T, const N: usize>(bytes: &[u8], element: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks().0.iter().map(|bytes| element(*bytes)).collect()
 }

@@ -12,8 +12,9 @@ use std::time::Instant;
 use engine::{Engine, Network};
 use pajamas_pipelines::Pipeline;
 use pajamas_pipelines::whisper::{self, WhisperPipeline};
-use pajamas_plugin_api::event::{Event, EventSink, Finish, Flow};
-use pajamas_plugin_api::{Error, ErrorKind, Job, ModelInfo, Params, Part, Request, Task, Usage};
+use pajamas_plugin_api::{
+    Error, ErrorKind, Event, EventSink, Finish, Flow, Job, ModelInfo, Params, Part, Request, Task, Usage,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -308,5 +309,28 @@ fn options_are_checked() {
         let error = model.err().unwrap();
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.message().contains(message), "{error}");
+    }
+}
+
+/// What the detector of speech costs and brings; run it with `--ignored --nocapture` on a quiet machine.
+#[test]
+#[ignore = "a measurement"]
+fn measure() {
+    let Some(sound) = sound() else { return };
+    let silence = vec![0.0; 20 * 16_000];
+    let with_silence = [silence.as_slice(), &sound, &silence, &silence].concat();
+    for vad in [false, true] {
+        let Some(model) = open(json!({"vad": vad})) else { return };
+        let model = model.unwrap();
+        for (name, sound) in [("speech", &sound), ("speech and silence", &with_silence)] {
+            let measured = (0..3).map(|_| {
+                let begun = Instant::now();
+                let (_, _, segments) = run(&model, sound, json!({}), Sink::default()).unwrap();
+                (begun.elapsed().as_secs_f64() * SAMPLE_RATE_HZ / sound.len() as f64, segments)
+            });
+            let (factor, segments) = measured.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+            let rate = word_error_rate(&text_of(&segments), TEXT);
+            eprintln!("{name}, vad {vad}: real-time factor {factor:.4}, word error rate {rate:.3}");
+        }
     }
 }
