@@ -11,7 +11,9 @@ mod pipeline;
 mod runner;
 mod tensors;
 mod text;
+mod vad;
 mod vision;
+pub mod whisper;
 
 pub use open::{Detected, Header, Kind, detect, network_file, open};
 pub use pipeline::{Networks, Pipeline};
