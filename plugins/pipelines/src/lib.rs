@@ -3,8 +3,12 @@
 //! An engine implements [`TensorRunner`] for its sessions and [`Networks`] for opening a model's files; a [`Pipeline`]
 //! turns requests of the plugin contract into runs of one or more networks, and their outputs into events.
 
+pub mod espeak;
 mod pipeline;
+pub mod piper;
 mod runner;
+mod speech;
 
 pub use pipeline::{Networks, Pipeline};
 pub use runner::{TensorRunner, TensorSpec, Value};
+pub use speech::SpeakRequest;
