@@ -12,6 +12,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use pajamas_plugin_api::manifest::{MANIFEST_FILE, Manifest};
 
+use crate::espeak;
 use crate::files;
 use crate::process;
 use crate::setup::Tools;
@@ -22,12 +23,15 @@ mod artifacts;
 use artifacts::Artifacts;
 
 /// The plugins that build on this platform: the folder in `plugins/` and the package in it.
-const PLUGINS: &[Crate] = &[Crate { name: "gguf", package: "pajamas-gguf" }];
+const PLUGINS: &[Crate] = &[
+    Crate { name: "gguf", package: "pajamas-gguf", companions: &[] },
+    Crate { name: "system-tts", package: "pajamas-system-tts", companions: &[espeak::place] },
+];
 
 /// The fixture plugins written in Rust: the folder in `tests/fixtures/plugins/` and the package in it.
 const RUST_FIXTURES: &[Crate] = &[
-    Crate { name: "echo", package: "pajamas-fixture-echo" },
-    Crate { name: "rogue", package: "pajamas-fixture-rogue" },
+    Crate { name: "echo", package: "pajamas-fixture-echo", companions: &[] },
+    Crate { name: "rogue", package: "pajamas-fixture-rogue", companions: &[] },
 ];
 
 /// The fixture plugin written in C.
@@ -36,6 +40,8 @@ const C_FIXTURE: &str = "echo-c";
 struct Crate {
     name: &'static str,
     package: &'static str,
+    /// Puts what the plugin loads at run time beside its own library, into the folder given last.
+    companions: &'static [fn(&Workspace, &Tools, &Path) -> Result<()>],
 }
 
 #[derive(Args)]
@@ -84,7 +90,7 @@ pub(crate) fn run(workspace: &Workspace, args: &BuildArgs) -> Result<()> {
     let artifacts = Artifacts::compile(&mut cargo)?;
 
     let built = Built::new(workspace, &tools, &artifacts)?;
-    built.place_plugins(&artifacts, &plugins)?;
+    built.place_plugins(workspace, &tools, &artifacts, &plugins)?;
     if args.fixtures {
         built.place_fixtures(workspace, &artifacts)?;
         println!("fixtures: {}", built.fixtures.display());
@@ -103,7 +109,7 @@ pub(crate) fn for_serving(workspace: &Workspace, tools: &Tools) -> Result<Built>
     }
     let artifacts = Artifacts::compile(&mut cargo)?;
     let built = Built::new(workspace, tools, &artifacts)?;
-    built.place_plugins(&artifacts, &PLUGINS.iter().collect::<Vec<_>>())?;
+    built.place_plugins(workspace, tools, &artifacts, &PLUGINS.iter().collect::<Vec<_>>())?;
     Ok(built)
 }
 
@@ -115,7 +121,7 @@ pub(crate) fn for_tests(workspace: &Workspace, tools: &Tools) -> Result<Built> {
     cargo.args(["build", "--release", "--workspace", "--lib", "--bins", "--tests"]);
     let artifacts = Artifacts::compile(&mut cargo)?;
     let built = Built::new(workspace, tools, &artifacts)?;
-    built.place_plugins(&artifacts, &PLUGINS.iter().collect::<Vec<_>>())?;
+    built.place_plugins(workspace, tools, &artifacts, &PLUGINS.iter().collect::<Vec<_>>())?;
     built.place_fixtures(workspace, &artifacts)?;
     Ok(built)
 }
@@ -129,10 +135,22 @@ impl Built {
         })
     }
 
-    /// Puts each plugin's library into its source folder's `lib`, where `--plugins ./plugins` finds it.
-    fn place_plugins(&self, artifacts: &Artifacts, plugins: &[&Crate]) -> Result<()> {
+    /// Puts each plugin's library into its source folder's `lib`, where `--plugins ./plugins` finds it, and its
+    /// companions beside it.
+    fn place_plugins(
+        &self,
+        workspace: &Workspace,
+        tools: &Tools,
+        artifacts: &Artifacts,
+        plugins: &[&Crate],
+    ) -> Result<()> {
         for plugin in plugins {
-            place_library(&artifacts.library(plugin.package)?, &self.plugins.join(plugin.name))?;
+            let folder = self.plugins.join(plugin.name);
+            let library = place_library(&artifacts.library(plugin.package)?, &folder)?;
+            let lib = library.parent().unwrap_or(&folder);
+            for place in plugin.companions {
+                place(workspace, tools, lib)?;
+            }
         }
         Ok(())
     }
@@ -154,11 +172,13 @@ impl Built {
     }
 }
 
-/// Copies a library to the place that the plugin's manifest names.
-fn place_library(library: &Path, plugin: &Path) -> Result<()> {
+/// Copies a library to the place that the plugin's manifest names. Returns that place.
+fn place_library(library: &Path, plugin: &Path) -> Result<PathBuf> {
     let manifest =
         Manifest::read(plugin).context("a plugin needs a manifest before its library has a place")?;
-    files::install(library, &manifest.library(plugin))
+    let place = manifest.library(plugin);
+    files::install(library, &place)?;
+    Ok(place)
 }
 
 /// Compiles all C files of a folder into one library, as the author of a C plugin would.

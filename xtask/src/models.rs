@@ -19,7 +19,8 @@ use crate::workspace::Workspace;
 
 mod table;
 
-use table::{File, MODELS, Model, Source};
+pub(crate) use table::{File, pinned};
+use table::{MODELS, Model, Source};
 
 /// Records in each model's folder what was verified there.
 const STAMP: &str = ".verified";
@@ -121,7 +122,7 @@ fn fetch(workspace: &Workspace, venv: &Venv, partial: &Path, model: &Model) -> R
 }
 
 /// Fails unless the file has the length and hash of the table. Its name in the error is all the user needs.
-fn verify(path: &Path, expected: &File) -> Result<()> {
+pub(crate) fn verify(path: &Path, expected: &File) -> Result<()> {
     let Ok(metadata) = path.metadata() else {
         bail!("the download has no file {}", expected.path);
     };

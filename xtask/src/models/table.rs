@@ -25,12 +25,12 @@ pub(super) struct Model {
 
 /// A file with what proves that it is the right one.
 #[derive(Clone, Copy)]
-pub(super) struct File {
-    pub(super) path: &'static str,
+pub(crate) struct File {
+    pub(crate) path: &'static str,
     /// In bytes.
-    pub(super) len: u64,
+    pub(crate) len: u64,
     /// In lowercase hexadecimal.
-    pub(super) sha256: &'static str,
+    pub(crate) sha256: &'static str,
 }
 
 /// How a package's files become a model.
@@ -54,7 +54,7 @@ impl Model {
 
 const GGUF: Package = Package { name: "gguf", version: "0.19.0" };
 
-const fn pinned(path: &'static str, len: u64, sha256: &'static str) -> File {
+pub(crate) const fn pinned(path: &'static str, len: u64, sha256: &'static str) -> File {
     File { path, len, sha256 }
 }
 
