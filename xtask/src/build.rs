@@ -41,8 +41,10 @@ struct Crate {
     name: &'static str,
     package: &'static str,
     /// Puts what the plugin loads at run time beside its own library, into the folder given last.
-    companions: &'static [fn(&Workspace, &Tools, &Path) -> Result<()>],
+    companions: &'static [PlaceCompanion],
 }
+
+type PlaceCompanion = fn(&Workspace, &Tools, &Path) -> Result<()>;
 
 #[derive(Args)]
 pub(crate) struct BuildArgs {

@@ -3,6 +3,8 @@
 //! espeak-ng is taken from beside the plugin `system-tts`, or from the system; the voice `piper-joe` from
 //! `PAJAMAS_TEST_MODELS` or the cache folder; ONNX Runtime's library from `PAJAMAS_TEST_ONNXRUNTIME`. Without one of them
 //! its tests say that they were skipped.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
+#![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
 #[path = "piper/ort_runner.rs"]
 mod ort_runner;
@@ -37,6 +39,7 @@ struct Phonemized {
 struct Spoken {
     text: String,
     speed: f32,
+    ids: Vec<Vec<i64>>,
     lengths: Vec<usize>,
     samples: Vec<Vec<f32>>,
 }
@@ -51,7 +54,7 @@ fn espeak() -> Option<Espeak> {
     match Espeak::open(None) {
         Ok(espeak) => Some(espeak),
         Err(error) => {
-            println!("skipped: {error}");
+            eprintln!("skipped: {error}");
             None
         }
     }
@@ -198,7 +201,7 @@ fn voice_file() -> Option<PathBuf> {
     let file = models.join("piper-joe/en_US-joe-medium.onnx");
     let is_there = file.is_file();
     if !is_there {
-        println!("skipped: {} is not there: cargo xtask models piper-joe", file.display());
+        eprintln!("skipped: {} is not there: cargo xtask models piper-joe", file.display());
     }
     is_there.then_some(file)
 }
@@ -210,12 +213,16 @@ fn sound_is_that_of_pipers_own_python() {
     let options = json!({ "noise_scale": 0, "noise_w": 0, "sentence_silence_ms": 0 });
     let pipeline = piper::open(&file, options.as_object().unwrap(), &networks).unwrap();
     let reference = reference();
-    for Spoken { text, speed, lengths, samples } in &reference.spoken {
+    for Spoken { text, speed, ids, lengths, samples } in &reference.spoken {
         let started = Instant::now();
         let chunks = say(&pipeline, text, *speed);
         let elapsed_s = started.elapsed().as_secs_f64();
         let sound_s = chunks.iter().map(Vec::len).sum::<usize>() as f64 / 22_050.0;
-        println!("{text:?} at {speed}: {sound_s:.2} s of sound, real-time factor {:.3}", elapsed_s / sound_s);
+        eprintln!(
+            "{text:?} at {speed}: {sound_s:.2} s of sound, real-time factor {:.3}",
+            elapsed_s / sound_s
+        );
+        assert_eq!(&networks.take_ids(), ids, "{text}");
         assert_eq!(&chunks.iter().map(Vec::len).collect::<Vec<_>>(), lengths, "{text}");
         for (chunk, expected) in chunks.iter().zip(samples) {
             let kept = chunk.iter().step_by(reference.step);

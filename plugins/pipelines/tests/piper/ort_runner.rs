@@ -11,16 +11,28 @@ use ort::value::{Outlet, Tensor, TensorElementType};
 use pajamas_pipelines::{Networks, TensorRunner, TensorSpec, Value};
 use pajamas_plugin_api::{Dtype, Error, TensorView};
 
-pub(crate) struct OrtNetworks(Environment);
+pub(crate) struct OrtNetworks {
+    environment: Environment,
+    ids: SeenIds,
+}
+
+/// The ids of each run.
+type SeenIds = Arc<Mutex<Vec<Vec<i64>>>>;
 
 impl OrtNetworks {
     /// Loads the library that `PAJAMAS_TEST_ONNXRUNTIME` names.
     pub(crate) fn from_environment() -> Option<Self> {
         let Some(library) = std::env::var_os("PAJAMAS_TEST_ONNXRUNTIME") else {
-            println!("skipped: PAJAMAS_TEST_ONNXRUNTIME does not name the library of ONNX Runtime");
+            eprintln!("skipped: PAJAMAS_TEST_ONNXRUNTIME does not name the library of ONNX Runtime");
             return None;
         };
-        Some(Self(ort::init_from(library).unwrap().build().unwrap()))
+        let environment = ort::init_from(library).unwrap().build().unwrap();
+        Some(Self { environment, ids: Arc::default() })
+    }
+
+    /// The ids of all runs since the last call.
+    pub(crate) fn take_ids(&self) -> Vec<Vec<i64>> {
+        std::mem::take(&mut self.ids.lock().unwrap())
     }
 }
 
@@ -28,8 +40,12 @@ impl Networks for OrtNetworks {
     type Runner = OrtRunner;
 
     fn open(&self, file: &Path) -> Result<OrtRunner, Error> {
-        let session =
-            Session::builder(&self.0).unwrap().with_intra_threads(2).unwrap().commit_from_file(file).unwrap();
+        let session = Session::builder(&self.environment)
+            .unwrap()
+            .with_intra_threads(2)
+            .unwrap()
+            .commit_from_file(file)
+            .unwrap();
         let spec = |outlet: &Outlet| TensorSpec {
             name: outlet.name().to_owned(),
             dtype: match outlet.dtype().tensor_type() {
@@ -40,7 +56,8 @@ impl Networks for OrtNetworks {
         };
         let inputs = session.inputs().iter().map(spec).collect();
         let outputs = session.outputs().iter().map(spec).collect();
-        Ok(OrtRunner { session: Mutex::new(session), inputs, outputs, metadata: BTreeMap::new() })
+        let ids = Arc::clone(&self.ids);
+        Ok(OrtRunner { session: Mutex::new(session), inputs, outputs, metadata: BTreeMap::new(), ids })
     }
 }
 
@@ -49,6 +66,7 @@ pub(crate) struct OrtRunner {
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     metadata: BTreeMap<String, String>,
+    ids: SeenIds,
 }
 
 #[derive(Clone)]
@@ -73,14 +91,14 @@ impl Value for HostTensor {
 }
 
 impl HostTensor {
+    fn i64s(&self) -> Vec<i64> {
+        self.data.as_chunks().0.iter().map(|bytes| i64::from_ne_bytes(*bytes)).collect()
+    }
+
     fn to_ort(&self) -> SessionInputValue<'static> {
         let shape = self.shape.clone();
         match self.dtype {
-            Dtype::I64 => {
-                let data: Vec<_> =
-                    self.data.as_chunks().0.iter().map(|bytes| i64::from_ne_bytes(*bytes)).collect();
-                Tensor::from_array((shape, data)).unwrap().into()
-            }
+            Dtype::I64 => Tensor::from_array((shape, self.i64s())).unwrap().into(),
             _ => {
                 let data: Vec<_> =
                     self.data.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect();
@@ -110,6 +128,8 @@ impl TensorRunner for OrtRunner {
     }
 
     fn run(&self, inputs: &[(&str, &HostTensor)], outputs: &[&str]) -> Result<Vec<HostTensor>, Error> {
+        let ids = inputs.iter().find(|(name, _)| *name == "input").map(|(_, value)| value.i64s());
+        self.ids.lock().unwrap().extend(ids);
         let inputs: Vec<_> =
             inputs.iter().map(|(name, value)| (Cow::from((*name).to_owned()), value.to_ort())).collect();
         let mut session = self.session.lock().unwrap();
