@@ -3,8 +3,7 @@
 //! Piper's phonemes keep the punctuation that ended each clause, which it gets from a function that no release of
 //! espeak-ng up to 1.52 has. All releases tell how far they read, though, and what they take for the end of a clause is
 //! fixed: `ReadClause` in espeak-ng's `src/libespeak-ng/readclause.c`, and for the characters the clause properties in
-//! `src/ucd-tools/src/proplist.c`. Compared with piper-tts 1.8.0 on random texts in six languages, there was one
-//! difference in 8000.
+//! `src/ucd-tools/src/proplist.c`. `docs/decisions.md` says how these rules were compared with Piper's own.
 
 /// One clause, as Piper takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
