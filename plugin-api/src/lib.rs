@@ -33,5 +33,5 @@ pub use log::{LogSink, init_tracing, level_from_abi, level_to_abi};
 pub use manifest::Manifest;
 pub use memory::resident_bytes;
 pub use model_info::{LoadSpec, ModelInfo, ModelStats};
-pub use task::{EmbedParams, GenerateParams, Grammar, Params, Part, Request, Task};
+pub use task::{EmbedParams, GenerateParams, Grammar, Params, Part, Request, SpeakParams, Task};
 pub use tensor::{Dtype, Tensor, TensorView, shape_bytes};

@@ -36,6 +36,8 @@ pub struct ModelInfo {
     pub control_tokens: Vec<String>,
     /// Class names, by class id.
     pub labels: Vec<String>,
+    /// Voices that `speak` takes, the one of a request that names none first.
+    pub voices: Vec<String>,
     /// Estimated bytes by device (`cpu`, `cuda:0`) once loaded.
     pub estimated_bytes: BTreeMap<String, u64>,
     /// Requests that are served at the same time.

@@ -178,6 +178,22 @@ impl Default for EmbedParams {
     }
 }
 
+/// Parameters of `speak`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpeakParams {
+    /// Whose voice; `None`: the model's first.
+    pub voice: Option<String>,
+    /// How fast, as a multiple of the voice's own speed.
+    pub speed: f32,
+}
+
+impl Default for SpeakParams {
+    fn default() -> Self {
+        Self { voice: None, speed: 1.0 }
+    }
+}
+
 /// A piece of a request's input.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Part {

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pajamas_plugin_api::{EmbedParams, GenerateParams, LoadSpec, ModelInfo, ModelStats, ProbeReport, Task};
+use pajamas_plugin_api::{
+    EmbedParams, GenerateParams, LoadSpec, ModelInfo, ModelStats, ProbeReport, SpeakParams, Task,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -86,6 +88,7 @@ fn schemas_agree_with_the_rust_types() {
     agrees_with::<ModelStats>("stats");
     agrees_with::<GenerateParams>("generate");
     agrees_with::<EmbedParams>("embed");
+    agrees_with::<SpeakParams>("speak");
 }
 
 #[test]

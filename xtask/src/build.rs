@@ -12,6 +12,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use pajamas_plugin_api::manifest::{MANIFEST_FILE, Manifest};
 
+use crate::espeak;
 use crate::files;
 use crate::onnxruntime;
 use crate::process;
@@ -25,7 +26,8 @@ use artifacts::Artifacts;
 /// The plugins that build on this platform: the folder in `plugins/` and the package in it.
 const PLUGINS: &[Crate] = &[
     Crate { name: "gguf", package: "pajamas-gguf", companions: &[] },
-    Crate { name: "onnx", package: "pajamas-onnx", companions: &[onnxruntime::place] },
+    Crate { name: "onnx", package: "pajamas-onnx", companions: &[onnxruntime::place, espeak::place] },
+    Crate { name: "system-tts", package: "pajamas-system-tts", companions: &[espeak::place] },
 ];
 
 /// The fixture plugins written in Rust: the folder in `tests/fixtures/plugins/` and the package in it.
@@ -41,8 +43,10 @@ struct Crate {
     name: &'static str,
     package: &'static str,
     /// Puts what the plugin loads at run time beside its own library, into the folder given last.
-    companions: &'static [fn(&Workspace, &Tools, &Path) -> Result<()>],
+    companions: &'static [PlaceCompanion],
 }
+
+type PlaceCompanion = fn(&Workspace, &Tools, &Path) -> Result<()>;
 
 #[derive(Args)]
 pub(crate) struct BuildArgs {

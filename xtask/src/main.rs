@@ -14,6 +14,7 @@ mod workspace;
 
 mod bench;
 mod build;
+mod espeak;
 mod models;
 mod onnxruntime;
 mod serve;

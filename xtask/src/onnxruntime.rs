@@ -26,7 +26,11 @@ const STAMP: &str = ".onnxruntime.verified";
 /// What the licence asks to be passed on with the library.
 const NOTICES: [(File, &str); 2] = [
     (
-        pinned("onnxruntime/LICENSE", 1073, "2f07c72751aed99790b8a4869cf2311df85a860b22ded05fa22803587a48922c"),
+        pinned(
+            "onnxruntime/LICENSE",
+            1073,
+            "2f07c72751aed99790b8a4869cf2311df85a860b22ded05fa22803587a48922c",
+        ),
         "onnxruntime-LICENSE.txt",
     ),
     (
@@ -131,9 +135,7 @@ fn fetch(tools: &Tools, partial: &Path, wheel: &Wheel) -> Result<PathBuf> {
     tools.venv().download(PACKAGE, wheel.wheel.path, &download)?;
     let file = download.join(wheel.wheel.path);
     verify(&file, &wheel.wheel)?;
-    process::run(
-        Command::new(tools.venv().python()).args(["-m", "zipfile", "-e"]).arg(&file).arg(&content),
-    )?;
+    process::run(Command::new(tools.venv().python()).args(["-m", "zipfile", "-e"]).arg(&file).arg(&content))?;
     Ok(content)
 }
 
@@ -162,7 +164,8 @@ mod tests {
     fn wheels_are_of_the_version_and_platform_that_they_are_listed_for() {
         for wheel in WHEELS {
             let path = wheel.wheel.path;
-            let (begin, os) = (format!("onnxruntime-{}-", PACKAGE.version), wheel.os.replace("macos", "macosx"));
+            let (begin, os) =
+                (format!("onnxruntime-{}-", PACKAGE.version), wheel.os.replace("macos", "macosx"));
             assert!(path.starts_with(&begin) && path.contains(&os), "{path}");
             assert!(path.contains(wheel.arch) || path.contains("arm64"), "{path}");
             let library = wheel.library.path;

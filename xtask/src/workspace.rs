@@ -39,6 +39,11 @@ impl Workspace {
         self.cache.join("models")
     }
 
+    /// The folder of espeak-ng's library and data.
+    pub(crate) fn espeak(&self) -> PathBuf {
+        self.cache.join("espeak-ng")
+    }
+
     /// Waits until no other xtask changes the cache folder; the lock lasts as long as the returned file is open.
     ///
     /// Two commands at once (an editor's and a terminal's) would otherwise install into the same folder.

@@ -20,6 +20,7 @@ const UNSAFE_FILES: &[&str] = &[
     // It feeds hostile bytes to the readers.
     "plugin-api/tests/properties.rs",
     "plugins/gguf/src/ffi",
+    "plugins/pipelines/src/espeak/ffi.rs",
     // The suite plays a host that does not trust the plugin, beneath the safe face.
     "tests/conformance/src/raw",
     // It misbehaves on purpose.

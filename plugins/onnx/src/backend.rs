@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pajamas_pipelines::espeak;
 use pajamas_plugin_api::{Accel, Backend, Device, Error, LoadSpec, ModelInfo, ProbeReport, Progress};
 
 use crate::library::Library;
@@ -19,6 +20,8 @@ impl Backend for OnnxBackend {
     type Model = OnnxModel;
 
     fn init(plugin_dir: &Path) -> Result<Self, Error> {
+        // Where `cargo xtask build` puts it, for voices that need it.
+        espeak::search_in(&plugin_dir.join("lib/espeak-ng"));
         Ok(Self { library: Library::load(&Library::path_in(plugin_dir))? })
     }
 

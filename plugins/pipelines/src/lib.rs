@@ -3,16 +3,22 @@
 //! An engine implements [`TensorRunner`] for its sessions and [`Networks`] for opening a model's files; a [`Pipeline`]
 //! turns requests of the plugin contract into runs of one or more networks, and their outputs into events.
 
+pub mod espeak;
 mod files;
 mod numbers;
 mod open;
 mod options;
 mod pipeline;
+pub mod piper;
 mod runner;
+mod speech;
 mod tensors;
 mod text;
+mod vad;
 mod vision;
+pub mod whisper;
 
 pub use open::{Detected, Header, Kind, detect, network_file, open};
 pub use pipeline::{Networks, Pipeline};
 pub use runner::{TensorRunner, TensorSpec, Value};
+pub use speech::SpeakRequest;

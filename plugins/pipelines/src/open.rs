@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::files::Folder;
 use crate::pipeline::{Networks, Pipeline};
+use crate::piper;
 use crate::runner::{TensorRunner, TensorSpec};
 use crate::tensors::Tensors;
 use crate::text::embed::TextEmbed;
@@ -21,6 +22,7 @@ use crate::vision;
 use crate::vision::classify::Classify;
 use crate::vision::clip::Clip;
 use crate::vision::yolo::Yolo;
+use crate::whisper;
 
 /// The pipelines. The names are the values of the option `pipeline`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -309,12 +311,14 @@ impl<N: Networks> Place<'_, N> {
             Kind::Yolo | Kind::Classify | Kind::Tensors => {
                 return self.open_network(networks.open(&self.network_file()?)?, detected);
             }
-            Kind::Whisper | Kind::Piper => {
-                return Err(Error::unsupported(format!(
-                    "the {} pipeline is not part of this build",
-                    detected.kind
-                )));
+            Kind::Whisper => {
+                // Its folder chooses among exports by itself.
+                let variant =
+                    self.variant.iter().map(|variant| ("variant".to_owned(), variant.as_str().into()));
+                let options = options.clone().into_iter().chain(variant).collect();
+                Box::new(whisper::open(self.folder(Kind::Whisper)?.path(), &options, networks)?)
             }
+            Kind::Piper => Box::new(piper::open(&self.network_file()?, options, networks)?),
         };
         Ok(Box::new(Described { detected, pipeline }))
     }

@@ -14,7 +14,7 @@ pub(crate) fn library() -> Option<&'static Library> {
     let path = std::env::var_os("PAJAMAS_TEST_ONNXRUNTIME")
         .map_or_else(|| Library::path_in(Path::new(env!("CARGO_MANIFEST_DIR"))), PathBuf::from);
     if !path.is_file() {
-        println!("skipped: {} is not there; `cargo xtask build --plugin onnx` fetches it", path.display());
+        eprintln!("skipped: {} is not there; `cargo xtask build --plugin onnx` fetches it", path.display());
         return None;
     }
     Some(Library::load(&path).unwrap())
@@ -29,7 +29,7 @@ pub(crate) fn model(name: &str) -> Option<PathBuf> {
     );
     let path = models.join(name);
     if !path.exists() {
-        println!("skipped: {} is not there; `cargo xtask models` fetches it", path.display());
+        eprintln!("skipped: {} is not there; `cargo xtask models` fetches it", path.display());
         return None;
     }
     Some(path)

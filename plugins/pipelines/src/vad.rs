@@ -1,0 +1,246 @@
+//! Where in a sound somebody speaks: Silero VAD, versions 5 and 6.
+//!
+//! Sources: `OnnxWrapper` of snakers4/silero-vad, `utils_vad.py`, for the network; `get_speech_timestamps` and
+//! `SpeechTimestampsMap` of SYSTRAN/faster-whisper, `vad.py`, for making spans of its probabilities that suit Whisper.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use pajamas_plugin_api::{Dtype, Error, TensorView};
+
+use crate::numbers::{from_f32s, to_f32s};
+use crate::runner::{TensorRunner, TensorSpec};
+
+const SAMPLE_RATE_HZ: usize = 16_000;
+/// Samples that one probability is for.
+const CHUNK_SAMPLES: usize = 512;
+/// Samples before the chunk that the network sees, too.
+const CONTEXT_SAMPLES: usize = 64;
+const STATE_SHAPE: [i64; 3] = [2, 1, 128];
+/// Speech begins at this probability.
+const BEGIN_PROBABILITY: f32 = 0.5;
+/// It goes on until the probability falls below this.
+const END_PROBABILITY: f32 = 0.35;
+/// Shorter speech is none: 250 ms, as in silero-vad.
+const SPEECH_SAMPLES_MIN: usize = SAMPLE_RATE_HZ / 4;
+/// Shorter silence belongs to the speech: 2 s, as in faster-whisper, since Whisper wants whole sentences.
+const SILENCE_SAMPLES_MIN: usize = 2 * SAMPLE_RATE_HZ;
+/// Sound around speech that is kept: 400 ms, as in faster-whisper.
+const PADDING_SAMPLES: usize = SAMPLE_RATE_HZ * 2 / 5;
+
+/// A voice activity detector. Any thread may use it, also at the same time.
+pub(crate) struct Vad<R> {
+    network: R,
+    input: TensorSpec,
+    state: TensorSpec,
+}
+
+impl<R: TensorRunner> Vad<R> {
+    /// The detector of the network `silero_vad.onnx`.
+    ///
+    /// # Errors
+    /// The network is another one.
+    pub(crate) fn open(network: R) -> Result<Self, Error> {
+        let input = |name: &str| {
+            let spec = network.inputs().iter().find(|spec| spec.name == name);
+            spec.cloned().ok_or_else(|| {
+                Error::bad_model(format!(
+                    "the voice activity detector has no input `{name}`; silero_vad.onnx of Silero VAD 5 or 6 is expected"
+                ))
+            })
+        };
+        input("sr")?;
+        Ok(Self { input: input("input")?, state: input("state")?, network })
+    }
+
+    /// The probability of speech in each 512 samples of mono sound at 16 kHz; `None` if `is_cancelled`, which is asked
+    /// with the number of each chunk.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub(crate) fn probabilities(
+        &self,
+        samples: &[f32],
+        is_cancelled: impl Fn(usize) -> bool,
+    ) -> Result<Option<Vec<f32>>, Error> {
+        let rate = (SAMPLE_RATE_HZ as i64).to_ne_bytes();
+        let rate =
+            self.network.value(&TensorView { name: "sr", dtype: Dtype::I64, shape: &[], data: &rate })?;
+        let mut state = from_f32s(&self.network, &self.state, &STATE_SHAPE, &[0.0; 256])?;
+        let mut probabilities = Vec::with_capacity(samples.len().div_ceil(CHUNK_SAMPLES));
+        let mut window = [0.0; CONTEXT_SAMPLES + CHUNK_SAMPLES];
+        for (i, chunk) in samples.chunks(CHUNK_SAMPLES).enumerate() {
+            if is_cancelled(i) {
+                return Ok(None);
+            }
+            window.copy_within(CHUNK_SAMPLES.., 0);
+            let (sound, rest) = window[CONTEXT_SAMPLES..].split_at_mut(chunk.len());
+            sound.copy_from_slice(chunk);
+            rest.fill(0.0);
+            let input = from_f32s(&self.network, &self.input, &[1, window.len() as i64], &window)?;
+            let inputs = [("input", &input), ("state", &state), ("sr", &rate)];
+            let mut outputs = self.network.run(&inputs, &["output", "stateN"])?.into_iter();
+            let (Some(output), Some(next)) = (outputs.next(), outputs.next()) else {
+                return Err(Error::internal("the voice activity detector returned nothing"));
+            };
+            probabilities.push(to_f32s(&output)?.first().copied().unwrap_or(0.0));
+            state = next;
+        }
+        Ok(Some(probabilities))
+    }
+}
+
+/// Spans of samples with speech in them, in order, from the probabilities of a sound of `samples` samples.
+pub(crate) fn speech_spans(probabilities: &[f32], samples: usize) -> Vec<Range<usize>> {
+    let mut spans = Vec::new();
+    // Where speech began, and where it paused.
+    let mut begin: Option<usize> = None;
+    let mut pause: Option<usize> = None;
+    let is_long = |span: &Range<usize>| span.len() > SPEECH_SAMPLES_MIN;
+    for (i, probability) in probabilities.iter().enumerate() {
+        let at = i * CHUNK_SAMPLES;
+        if *probability >= BEGIN_PROBABILITY {
+            pause = None;
+            begin.get_or_insert(at);
+        } else if let Some(speech) = begin
+            && *probability < END_PROBABILITY
+        {
+            let silence = *pause.get_or_insert(at);
+            if at - silence >= SILENCE_SAMPLES_MIN {
+                spans.extend(Some(speech..silence).filter(is_long));
+                (begin, pause) = (None, None);
+            }
+        }
+    }
+    spans.extend(begin.map(|begin| begin..samples).filter(is_long));
+    pad(&mut spans, samples);
+    spans
+}
+
+/// Widens spans by the padding, or by half the silence between two where that is shorter.
+fn pad(spans: &mut [Range<usize>], samples: usize) {
+    if let Some(first) = spans.first_mut() {
+        first.start = first.start.saturating_sub(PADDING_SAMPLES);
+    }
+    if let Some(last) = spans.last_mut() {
+        last.end = (last.end + PADDING_SAMPLES).min(samples);
+    }
+    for i in 1..spans.len() {
+        let padding = PADDING_SAMPLES.min((spans[i].start - spans[i - 1].end) / 2);
+        spans[i - 1].end += padding;
+        spans[i].start -= padding;
+    }
+}
+
+/// The speech of a sound without the silence between, and the way back to the sound's own times.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Speech<'a> {
+    /// The samples of all spans.
+    pub(crate) samples: Cow<'a, [f32]>,
+    /// Where each span ends among them, and the samples that were left out before it.
+    spans: Vec<(usize, usize)>,
+}
+
+impl<'a> Speech<'a> {
+    /// All of a sound.
+    pub(crate) fn all(samples: &'a [f32]) -> Self {
+        Self { samples: Cow::Borrowed(samples), spans: vec![(samples.len(), 0)] }
+    }
+
+    /// The spans of a sound, in order and apart.
+    pub(crate) fn of(samples: &[f32], spans: &[Range<usize>]) -> Self {
+        let mut speech = Vec::with_capacity(spans.iter().map(Range::len).sum());
+        let mut ends = Vec::with_capacity(spans.len());
+        for span in spans {
+            let left_out = span.start - speech.len();
+            speech.extend_from_slice(&samples[span.clone()]);
+            ends.push((speech.len(), left_out));
+        }
+        Self { samples: Cow::Owned(speech), spans: ends }
+    }
+
+    /// The span that a time in the speech belongs to. An end at the border of two spans belongs to the first.
+    pub(crate) fn span_at(&self, speech_s: f64, is_end: bool) -> usize {
+        let sample = (speech_s * SAMPLE_RATE_HZ as f64).round() as usize;
+        let is_before = |(end, _): &(usize, usize)| if is_end { *end < sample } else { *end <= sample };
+        self.spans.partition_point(is_before).min(self.spans.len().saturating_sub(1))
+    }
+
+    /// The sound's time of a time in the speech, which lies in `span`.
+    pub(crate) fn sound_time(&self, speech_s: f64, span: usize) -> f64 {
+        let left_out = self.spans.get(span).map_or(0, |(_, left_out)| *left_out);
+        speech_s + left_out as f64 / SAMPLE_RATE_HZ as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Probabilities, each for so many chunks.
+    fn probabilities(runs: &[(f32, usize)]) -> Vec<f32> {
+        runs.iter().flat_map(|(probability, chunks)| vec![*probability; *chunks]).collect()
+    }
+
+    #[test]
+    fn spans_of_speech() {
+        // 2 s of silence are 63 chunks, 250 ms of speech 8; the padding is 6400 samples.
+        let chunk = |chunks: usize| chunks * CHUNK_SAMPLES;
+        let cases: [(&str, &[(f32, usize)], Vec<Range<usize>>); 7] = [
+            ("nobody speaks", &[(0.1, 100)], vec![]),
+            ("somebody speaks all the time", &[(0.9, 100)], vec![0..chunk(100)]),
+            ("too short", &[(0.1, 50), (0.9, 7), (0.1, 100)], vec![]),
+            ("a short pause", &[(0.9, 50), (0.1, 40), (0.9, 50)], vec![0..chunk(140)]),
+            ("a doubtful pause", &[(0.9, 50), (0.4, 200), (0.9, 50)], vec![0..chunk(300)]),
+            (
+                "a long pause",
+                &[(0.1, 100), (0.9, 50), (0.1, 100), (0.9, 50), (0.1, 100)],
+                vec![
+                    chunk(100) - 6400..chunk(150) + 6400,
+                    // The end was not long enough ago when the sound ended.
+                    chunk(250) - 6400..chunk(300) + 6400,
+                ],
+            ),
+            ("speech at the end", &[(0.1, 100), (0.9, 50), (0.1, 20)], vec![chunk(100) - 6400..chunk(170)]),
+        ];
+        for (name, runs, expected) in cases {
+            let probabilities = probabilities(runs);
+            assert_eq!(speech_spans(&probabilities, chunk(probabilities.len())), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn spans_do_not_overlap() {
+        let mut spans = [10_000..20_000, 21_000..30_000];
+        pad(&mut spans, 31_000);
+        assert_eq!(spans, [3_600..20_500, 20_500..31_000]);
+    }
+
+    #[test]
+    fn times_find_their_way_back() {
+        let samples: Vec<f32> = (0..10 * 16_000u16 as usize).map(|i| i as f32).collect();
+        let speech = Speech::of(&samples, &[16_000..32_000, 80_000..112_000]);
+        assert_eq!(speech.samples.len(), 3 * 16_000);
+        assert_eq!(speech.samples[16_000], 80_000.0);
+        let cases =
+            [(0.5, false, 1.5), (1.0, true, 2.0), (1.0, false, 5.0), (2.5, false, 6.5), (3.5, true, 7.5)];
+        for (speech_s, is_end, expected) in cases {
+            let span = speech.span_at(speech_s, is_end);
+            assert_eq!(speech.sound_time(speech_s, span), expected, "{speech_s}");
+        }
+        assert_eq!(Speech::default().sound_time(1.0, Speech::default().span_at(1.0, false)), 1.0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn spans_are_in_order_and_inside(
+            probabilities in proptest::collection::vec(0f32..1.0, 0..500),
+            cut in 0usize..CHUNK_SAMPLES,
+        ) {
+            let samples = (probabilities.len() * CHUNK_SAMPLES).saturating_sub(cut);
+            let spans = speech_spans(&probabilities, samples);
+            proptest::prop_assert!(spans.is_sorted_by(|a, b| a.end <= b.start));
+            proptest::prop_assert!(spans.iter().all(|span| span.start < span.end && span.end <= samples));
+        }
+    }
+}

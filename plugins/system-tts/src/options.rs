@@ -1,0 +1,46 @@
+//! The options of a model, as written in the host's configuration, in `model.toml`, or given at load.
+
+use std::path::PathBuf;
+
+use pajamas_plugin_api::Error;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// Every field has a default; an unknown field is an error that names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Options {
+    /// The library of espeak-ng. Default: the plugin's own, else the system's.
+    pub(crate) espeak_library: Option<PathBuf>,
+}
+
+impl Options {
+    /// Reads options.
+    ///
+    /// # Errors
+    /// An option is unknown or has a wrong type; the message names it and what is allowed.
+    pub(crate) fn parse(map: &Map<String, Value>) -> Result<Self, Error> {
+        serde_path_to_error::deserialize(Value::Object(map.clone())).map_err(|error| {
+            match error.path().to_string() {
+                path if path == "." => Error::invalid(format!("options: {}", error.into_inner())),
+                path => Error::invalid(format!("option `{path}`: {}", error.into_inner())),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_options_are_named_with_what_is_allowed() {
+        for (options, expected) in [
+            (r#"{"voice": "de"}"#, "unknown field `voice`, expected `espeak_library`"),
+            (r#"{"espeak_library": 3}"#, "option `espeak_library`: invalid type: integer"),
+        ] {
+            let message = Options::parse(&serde_json::from_str(options).unwrap()).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+}
