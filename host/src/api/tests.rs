@@ -109,6 +109,8 @@ fn every_bound_in_the_documentation_is_the_real_one() {
         format!("at most {LOGIT_BIAS_MAX} tokens"),
         format!("up to {EMBEDDING_INPUTS_MAX} of either"),
         format!("1 to {DOCUMENTS_MAX} strings"),
+        format!("1 to {IMAGES_MAX} pictures"),
+        format!("1 to {FINDINGS_MAX} | detection"),
         format!("default to {COMPLETION_TOKENS_DEFAULT}"),
         format!("1 to {REQUEST_ID_BYTES_MAX} visible"),
         format!("up to {} strings of at most {} bytes", crate::text::STOPS_MAX, crate::text::STOP_BYTES_MAX),
