@@ -49,6 +49,28 @@ impl JsonBody {
     }
 }
 
+impl From<Bytes> for JsonBody {
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+/// The whole body.
+///
+/// # Errors
+/// It is longer than the server accepts, or the connection broke.
+pub(super) async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Category::InvalidRequest,
+            "body_too_large",
+            "the body is larger than this server accepts",
+        ),
+        _ => ApiError::bad_request("incomplete_body", "the body could not be read to its end"),
+    })
+}
+
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
@@ -61,15 +83,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
                 "the body must be JSON, with the header \"content-type: application/json\"",
             ));
         }
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection {
-            BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                Category::InvalidRequest,
-                "body_too_large",
-                "the body is larger than this server accepts",
-            ),
-            _ => ApiError::bad_request("incomplete_body", "the body could not be read to its end"),
-        })
+        read_body(request, state).await.map(Self)
     }
 }
 

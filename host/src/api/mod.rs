@@ -1,4 +1,4 @@
-//! The HTTP interface: OpenAI's API, health and administration. HTTP and JSON exist in this module only.
+//! The HTTP interface: OpenAI's API, the Open Inference Protocol, health and administration. HTTP and JSON exist in this module only.
 //!
 //! One file per resource. `docs/http-api.md` lists every route and option. The way of a generating request:
 //! `json` reads the body, `params` and the resource check it, `engine` runs it, `decoder` turns the job's events into
@@ -28,6 +28,7 @@ mod rerank;
 mod sse;
 #[cfg(test)]
 mod testing;
+mod v2;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
@@ -56,7 +57,7 @@ pub struct ApiState {
 }
 
 /// The whole HTTP interface. Every answer, also to an unknown route or after a panic in a handler, carries a request
-/// id, and every error has OpenAI's shape.
+/// id, and every error has OpenAI's shape, or below `/v2` that of the Open Inference Protocol.
 pub fn router(state: ApiState) -> Router {
     let routes =
         routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
@@ -75,6 +76,7 @@ where
         .layer(axum::middleware::from_fn_with_state(keys, auth::check))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(axum::middleware::from_fn(access::record))
+        .layer(axum::middleware::from_fn(v2::reshape_errors))
 }
 
 /// The route that a path belongs to, for metrics; `other` for an unknown one.
@@ -109,6 +111,11 @@ fn routes() -> Vec<Route> {
         route("POST", "/v1/rerank", post(rerank::create)),
         route("GET", "/v1/models", get(models::list)),
         route("GET", "/v1/models/{*id}", get(models::retrieve)),
+        route("GET", "/v2", get(v2::server)),
+        route("GET", "/v2/health/live", get(v2::live)),
+        route("GET", "/v2/health/ready", get(v2::ready)),
+        route("GET", "/v2/models/{*target}", get(v2::model)),
+        route("POST", "/v2/models/{*target}", post(v2::infer)),
         route("GET", "/health", get(health::health)),
         route("GET", "/live", get(health::live)),
         route("GET", "/ready", get(health::ready)),

@@ -86,6 +86,7 @@ fn every_route_is_documented() {
     let documentation = include_str!("../../../docs/http-api.md");
     for route in routes() {
         let path = route.path.replace("{*id}", "{id}").replace("{*action}", "{id}/load");
+        let path = path.replace("{*target}", if route.method == "POST" { "{id}/infer" } else { "{id}" });
         let name = format!("`{} {path}`", route.method);
         assert!(documentation.contains(&name), "docs/http-api.md lacks {name}");
     }
@@ -105,6 +106,10 @@ fn every_bound_in_the_documentation_is_the_real_one() {
         format!("at most {LOGIT_BIAS_MAX} tokens"),
         format!("up to {EMBEDDING_INPUTS_MAX} of either"),
         format!("1 to {DOCUMENTS_MAX} strings"),
+        format!("up to {TENSORS_MAX} tensors"),
+        format!("up to {TENSOR_DIMENSIONS_MAX} lengths"),
+        format!("up to {SPEECH_BYTES_MAX} bytes"),
+        format!("up to {SOUND_CHUNKS_WAITING_MAX} chunks"),
         format!("default to {COMPLETION_TOKENS_DEFAULT}"),
         format!("1 to {REQUEST_ID_BYTES_MAX} visible"),
         format!("up to {} strings of at most {} bytes", crate::text::STOPS_MAX, crate::text::STOP_BYTES_MAX),
