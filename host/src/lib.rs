@@ -9,6 +9,7 @@ pub mod config;
 mod connections;
 pub mod engine;
 pub mod keys;
+pub mod media;
 pub mod metrics;
 pub mod models;
 pub mod plugins;

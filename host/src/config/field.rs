@@ -37,6 +37,8 @@ pub const FIELDS: &[Field] = &[
     field("limits.connections", None, Kind::Number),
     field("limits.queue", None, Kind::Number),
     field("limits.request_timeout_ms", None, Kind::Number),
+    field("limits.image_pixels", None, Kind::Number),
+    field("limits.audio_seconds", None, Kind::Number),
     field("memory.budget_bytes", None, Kind::Number),
     field("memory.idle_timeout_ms", None, Kind::Number),
     field("worker.start_timeout_ms", None, Kind::Number),

@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::keys::KeyFile;
+use crate::media::MediaLimits;
 
 pub use field::{FIELDS, Field};
 pub use options::Options;
@@ -86,6 +87,8 @@ pub struct Limits {
     pub queue: usize,
     /// The longest that one request may take once its model is loaded; it is ended with status 504.
     pub request_timeout: Duration,
+    /// The most pixels of all pictures of one request, and the longest sound.
+    pub media: MediaLimits,
 }
 
 /// Memory for models.
@@ -272,6 +275,10 @@ impl Config {
                 body_bytes: raw.limits.body_bytes.unwrap_or_default().0,
                 connections: raw.limits.connections.unwrap_or_default().0,
                 request_timeout: millis(raw.limits.request_timeout_ms, 3_600_000),
+                media: MediaLimits {
+                    image_pixels: raw.limits.image_pixels.unwrap_or_default().0,
+                    audio_seconds: raw.limits.audio_seconds.unwrap_or_default().0,
+                },
             },
             memory: MemoryConfig {
                 budget_bytes: raw.memory.budget_bytes,

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::value::{BodyBytes, Connections, Listen, LogFilter, LogFormat, Millis, PluginName, Queue};
+use super::value::{
+    AudioSeconds, BodyBytes, Connections, ImagePixels, Listen, LogFilter, LogFormat, Millis, PluginName,
+    Queue,
+};
 use super::{CONFIG_BYTES_MAX, ConfigError, Options, PluginConfig};
 
 /// One layer of the configuration. [`super::Config`] has the meaning of the fields.
@@ -65,6 +68,10 @@ pub struct RawLimits {
     pub queue: Option<Queue>,
     /// The longest that one request may take.
     pub request_timeout_ms: Option<Millis>,
+    /// Pixels of the pictures of one request.
+    pub image_pixels: Option<ImagePixels>,
+    /// Length of the sound of one request.
+    pub audio_seconds: Option<AudioSeconds>,
 }
 
 /// The table `[memory]`.
@@ -142,6 +149,8 @@ impl RawConfig {
                 connections: limits.connections.or(lower.limits.connections),
                 queue: limits.queue.or(lower.limits.queue),
                 request_timeout_ms: limits.request_timeout_ms.or(lower.limits.request_timeout_ms),
+                image_pixels: limits.image_pixels.or(lower.limits.image_pixels),
+                audio_seconds: limits.audio_seconds.or(lower.limits.audio_seconds),
             },
             memory: RawMemory {
                 budget_bytes: self.memory.budget_bytes.or(lower.memory.budget_bytes),

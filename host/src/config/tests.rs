@@ -77,6 +77,7 @@ fn without_any_layer_the_defaults_hold() {
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.log, LogConfig { filter: LogFilter::default(), format: LogFormat::Human });
     assert_eq!(config.limits.body_bytes, 32 << 20);
+    assert_eq!(config.limits.media, MediaLimits { image_pixels: 50_000_000, audio_seconds: 7_200 });
     assert_eq!(config.worker.load_timeout, Duration::from_secs(600));
     assert!(!config.insecure && !config.in_process && config.plugins.is_empty());
 }
@@ -114,6 +115,8 @@ fn every_variable_reaches_its_field() {
         ("PAJAMAS_LIMITS_CONNECTIONS", "7"),
         ("PAJAMAS_LIMITS_QUEUE", "10"),
         ("PAJAMAS_LIMITS_REQUEST_TIMEOUT_MS", "8"),
+        ("PAJAMAS_LIMITS_IMAGE_PIXELS", "13"),
+        ("PAJAMAS_LIMITS_AUDIO_SECONDS", "14"),
         ("PAJAMAS_MEMORY_BUDGET_BYTES", "11"),
         ("PAJAMAS_MEMORY_IDLE_TIMEOUT_MS", "12"),
         ("PAJAMAS_WORKER_START_TIMEOUT_MS", "3"),
@@ -139,7 +142,13 @@ fn every_variable_reaches_its_field() {
         in_process: true,
         drain_timeout: ms(1),
         log: LogConfig { filter: "trace".parse().unwrap(), format: LogFormat::Json },
-        limits: Limits { body_bytes: 2, connections: 7, queue: 10, request_timeout: ms(8) },
+        limits: Limits {
+            body_bytes: 2,
+            connections: 7,
+            queue: 10,
+            request_timeout: ms(8),
+            media: MediaLimits { image_pixels: 13, audio_seconds: 14 },
+        },
         memory: MemoryConfig { budget_bytes: Some(11), idle_timeout: Some(ms(12)) },
         worker: WorkerConfig {
             start_timeout: ms(3),
@@ -196,6 +205,8 @@ fn wrong_files_name_the_file_the_field_and_what_was_expected() {
         ("[limits]\nbody_bytes = -1", "body_bytes", "expected a number of bytes"),
         ("[limits]\nconnections = 0", "connections", "expected a number from 1 to 65536"),
         ("[limits]\nrequest_timeout_ms = 0", "request_timeout_ms", "expected a number of milliseconds"),
+        ("[limits]\nimage_pixels = 0", "image_pixels", "expected a number of pixels from 1 to 268435456"),
+        ("[limits]\naudio_seconds = 99999", "audio_seconds", "expected a number of seconds from 1 to 14400"),
         ("[log]\nlevel = \"inof\"", "level", "expected off, error, warn"),
         ("[log]\nformat = \"xml\"", "format", "expected human or json"),
         ("[worker]\npatience = 1", "patience", "expected one of"),

@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use tracing_subscriber::EnvFilter;
 
+use crate::media::MediaLimits;
+
 /// The longest time that can be configured, in milliseconds: a day.
 pub const MILLIS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The largest bound on the requests that wait for one model.
@@ -16,6 +18,11 @@ pub(super) const QUEUE_MAX: usize = 1 << 16;
 pub(super) const CONNECTIONS_MAX: usize = 1 << 16;
 /// The largest bound on a request's body, in bytes.
 pub const BODY_BYTES_MAX: usize = 1 << 30;
+
+/// The largest bound on pixels: as RGB they still fit into one message to a worker.
+pub(super) const IMAGE_PIXELS_MAX: u64 = 1 << 28;
+/// The largest bound on the length of sound, in seconds: its samples still fit into one message to a worker.
+pub(super) const AUDIO_SECONDS_MAX: u32 = 4 * 60 * 60;
 
 /// Address and port to listen on. Port 0 lets the system choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +78,26 @@ pub struct Queue(pub usize);
 impl Default for Queue {
     fn default() -> Self {
         Self(256)
+    }
+}
+
+/// Pixels of the pictures of one request, from 1 to [`IMAGE_PIXELS_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImagePixels(pub u64);
+
+impl Default for ImagePixels {
+    fn default() -> Self {
+        Self(MediaLimits::default().image_pixels)
+    }
+}
+
+/// Seconds of sound, from 1 to [`AUDIO_SECONDS_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AudioSeconds(pub u32);
+
+impl Default for AudioSeconds {
+    fn default() -> Self {
+        Self(MediaLimits::default().audio_seconds)
     }
 }
 
@@ -185,6 +212,24 @@ impl<'de> Deserialize<'de> for Queue {
             .filter(|number| *number <= QUEUE_MAX)
             .map(Self)
             .ok_or_else(|| D::Error::custom(format_args!("expected a number from 0 to {QUEUE_MAX}")))
+    }
+}
+
+impl<'de> Deserialize<'de> for ImagePixels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u64::deserialize(deserializer).ok();
+        number.filter(|number| (1..=IMAGE_PIXELS_MAX).contains(number)).map(Self).ok_or_else(|| {
+            D::Error::custom(format_args!("expected a number of pixels from 1 to {IMAGE_PIXELS_MAX}"))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for AudioSeconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer).ok();
+        number.filter(|number| (1..=AUDIO_SECONDS_MAX).contains(number)).map(Self).ok_or_else(|| {
+            D::Error::custom(format_args!("expected a number of seconds from 1 to {AUDIO_SECONDS_MAX}"))
+        })
     }
 }
 
