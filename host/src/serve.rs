@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::connections;
 use crate::engine::{Engine, StartError};
 use crate::keys::{KeyError, Keyring};
+use crate::media::MediaDecoder;
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +57,13 @@ pub async fn serve_engine(
         body_bytes: config.limits.body_bytes,
         deadline_ms: u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX),
     };
-    let state = ApiState { engine: engine.clone(), limits, keys: Arc::new(keys), started: Instant::now() };
+    let state = ApiState {
+        engine: engine.clone(),
+        limits,
+        media: MediaDecoder::new(config.limits.media),
+        keys: Arc::new(keys),
+        started: Instant::now(),
+    };
     let (stopping, stop_seen) = oneshot::channel();
     let closing = engine.clone();
     let shutdown = async move {

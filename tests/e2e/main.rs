@@ -20,6 +20,8 @@ mod cli;
 mod faults;
 /// The gguf plugin with a real model: determinism, constrained output, cancellation without leaks.
 mod gguf;
+/// Pictures: found, classified, embedded, refused.
+mod images;
 /// API keys: made, used up, revoked.
 mod keys;
 /// Start, shutdown, load and unload, orphans, plugins in C.

@@ -44,14 +44,32 @@ pub(super) async fn create(
     let job = model.submit(request, record.caller())?;
     let (vectors, usage) = collect(job, count).await?;
     record.add_prompt_tokens(usage.prompt_tokens);
-    let vectors = vectors.into_iter().map(|vector| resize(vector, spec.dimensions));
-    let data = vectors.enumerate().map(|(index, vector)| Ok(Item::new(index, vector?, spec.base64)));
-    Ok(Json(Document {
-        object: "list",
-        data: data.collect::<Result<_, ApiError>>()?,
-        model: spec.model,
-        usage: EmbeddingUsage { prompt_tokens: usage.prompt_tokens, total_tokens: usage.prompt_tokens },
-    }))
+    Document::new(vectors, usage, spec.model, spec.shape).map(Json)
+}
+
+/// How the vectors of an answer are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    base64: bool,
+    dimensions: Option<usize>,
+}
+
+impl Shape {
+    /// Checks the options `encoding_format` and `dimensions`.
+    ///
+    /// # Errors
+    /// One of them has a value that is not allowed.
+    pub(super) fn new(encoding_format: Option<&str>, dimensions: Option<usize>) -> Result<Self, ApiError> {
+        let base64 = match encoding_format {
+            None | Some("float") => false,
+            Some("base64") => true,
+            Some(_) => return Err(ApiError::invalid("encoding_format", "expected \"float\" or \"base64\"")),
+        };
+        if dimensions == Some(0) {
+            return Err(ApiError::invalid("dimensions", "expected a whole number from 1"));
+        }
+        Ok(Self { base64, dimensions })
+    }
 }
 
 /// What a request asks for, valid.
@@ -59,8 +77,7 @@ pub(super) async fn create(
 struct EmbeddingSpec {
     model: String,
     inputs: Vec<Prompt>,
-    base64: bool,
-    dimensions: Option<usize>,
+    shape: Shape,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,25 +92,17 @@ struct EmbeddingBody {
 impl EmbeddingSpec {
     fn read(body: &JsonBody) -> Result<Self, ApiError> {
         let body = body.read::<EmbeddingBody>()?;
-        let base64 = match body.encoding_format.as_deref() {
-            None | Some("float") => false,
-            Some("base64") => true,
-            Some(_) => return Err(ApiError::invalid("encoding_format", "expected \"float\" or \"base64\"")),
-        };
-        if body.dimensions == Some(0) {
-            return Err(ApiError::invalid("dimensions", "expected a whole number from 1"));
-        }
+        let shape = Shape::new(body.encoding_format.as_deref(), body.dimensions)?;
         Ok(Self {
             model: meta::model_name(body.model)?,
             inputs: Prompts::check(body.input, "input", EMBEDDING_INPUTS_MAX)?,
-            base64,
-            dimensions: body.dimensions,
+            shape,
         })
     }
 }
 
 /// The vectors in the order of the inputs, when the job is done.
-async fn collect<S>(mut job: S, count: usize) -> Result<(Vec<Vec<f32>>, Usage), ApiError>
+pub(super) async fn collect<S>(mut job: S, count: usize) -> Result<(Vec<Vec<f32>>, Usage), ApiError>
 where
     S: Stream<Item = JobEvent> + Unpin,
 {
@@ -162,6 +171,24 @@ enum Embedding {
 struct EmbeddingUsage {
     prompt_tokens: u32,
     total_tokens: u32,
+}
+
+impl Document {
+    /// The answer of `model` with these vectors, one for each input.
+    ///
+    /// # Errors
+    /// The vectors are shorter than what was asked for.
+    pub(super) fn new(
+        vectors: Vec<Vec<f32>>,
+        usage: Usage,
+        model: String,
+        shape: Shape,
+    ) -> Result<Self, ApiError> {
+        let vectors = vectors.into_iter().map(|vector| resize(vector, shape.dimensions));
+        let data = vectors.enumerate().map(|(index, vector)| Ok(Item::new(index, vector?, shape.base64)));
+        let usage = EmbeddingUsage { prompt_tokens: usage.prompt_tokens, total_tokens: usage.prompt_tokens };
+        Ok(Self { object: "list", data: data.collect::<Result<_, ApiError>>()?, model, usage })
+    }
 }
 
 impl Item {

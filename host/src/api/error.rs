@@ -97,6 +97,24 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Category::Server, code, message)
     }
 
+    /// The body is of another type than the route takes.
+    pub(super) fn media_type(expected: &str, header: &str) -> Self {
+        let message = format!("the body must be {expected}, with the header \"content-type: {header}\"");
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self::new(status, Category::InvalidRequest, "unsupported_media_type", message)
+    }
+
+    /// The body exceeds the operator's bound.
+    pub(super) fn body_too_large() -> Self {
+        let message = "the body is larger than this server accepts";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, Category::InvalidRequest, "body_too_large", message)
+    }
+
+    /// The connection broke before the body's end.
+    pub(super) fn incomplete_body() -> Self {
+        Self::bad_request("incomplete_body", "the body could not be read to its end")
+    }
+
     pub(super) fn new(
         status: StatusCode,
         category: Category,

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, Request};
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use bytes::Bytes;
 use pajamas_plugin_api::Params;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::error::Category as JsonCategory;
 
-use super::error::{ApiError, Category};
+use super::error::ApiError;
 use super::limits::{MESSAGE_CHARS_MAX, QUOTED_CHARS_MAX};
 
 /// The body of a request that says it is JSON. It may be read more than once, each time for the fields that one part of
@@ -61,13 +61,10 @@ impl From<Bytes> for JsonBody {
 /// It is longer than the server accepts, or the connection broke.
 pub(super) async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
     Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
-        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            Category::InvalidRequest,
-            "body_too_large",
-            "the body is larger than this server accepts",
-        ),
-        _ => ApiError::bad_request("incomplete_body", "the body could not be read to its end"),
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
+            ApiError::body_too_large()
+        }
+        _ => ApiError::incomplete_body(),
     })
 }
 
@@ -75,13 +72,8 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        if !is_json(&request) {
-            return Err(ApiError::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                Category::InvalidRequest,
-                "unsupported_media_type",
-                "the body must be JSON, with the header \"content-type: application/json\"",
-            ));
+        if !has_media_type(&request, is_json) {
+            return Err(ApiError::media_type("JSON", "application/json"));
         }
         read_body(request, state).await.map(Self)
     }
@@ -131,11 +123,15 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-fn is_json(request: &Request) -> bool {
+/// Whether the content type of a request, without its parameters and in lower case, is one that is looked for.
+pub(super) fn has_media_type(request: &Request, is_wanted: fn(&str) -> bool) -> bool {
     let header = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence =
-        header.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    is_wanted(&header.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+fn is_json(media_type: &str) -> bool {
+    media_type == "application/json"
+        || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
 fn describe(path: &str, error: &serde_json::Error) -> ApiError {

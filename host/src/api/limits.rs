@@ -45,6 +45,16 @@ pub(super) const SPEECH_BYTES_MAX: usize = 64 << 10;
 /// How many chunks of sound, about a sentence each, a plugin may be ahead of a client that reads as fast as it plays; then
 /// the plugin is not read any more, and after a while (`worker.stall_timeout_ms`) its job is cancelled.
 pub(super) const SOUND_CHUNKS_WAITING_MAX: usize = 256;
+/// The most fields of a form.
+pub(super) const FORM_FIELDS_MAX: usize = 128;
+/// The longest name of a form's field, in bytes.
+pub(super) const FORM_NAME_BYTES_MAX: usize = 256;
+/// The longest text in a form's field, in bytes; files are bounded by the body's limit.
+pub(super) const FORM_TEXT_BYTES_MAX: usize = 64 << 10;
+/// The most pictures of one request.
+pub(super) const IMAGES_MAX: usize = 64;
+/// The most objects or classes that may be asked for in one picture.
+pub(super) const FINDINGS_MAX: u32 = 1000;
 /// The tokens of a legacy completion that asks for no number; OpenAI's default.
 pub(super) const COMPLETION_TOKENS_DEFAULT: u32 = 16;
 /// The longest request id that is taken from a client, in bytes; a longer one is replaced.
@@ -55,6 +65,6 @@ pub(super) const WRITE_BYTES: usize = 16 << 10;
 pub(super) const QUOTED_CHARS_MAX: usize = 80;
 /// The most characters of a message about a wrong field.
 pub(super) const MESSAGE_CHARS_MAX: usize = 400;
-/// The largest chat request whose prompt is rendered where its answer is streamed, in bytes; that takes less than a
+/// The largest request that is read and rendered where answers are streamed, in bytes; that takes less than a
 /// millisecond or two, while a longer one would hold up other streams.
 pub(super) const RENDER_HERE_BYTES_MAX: usize = 64 << 10;

@@ -17,11 +17,13 @@ mod embeddings;
 mod error;
 mod generation;
 mod health;
+mod images;
 mod json;
 mod limits;
 mod logprobs;
 mod meta;
 mod models;
+mod multipart;
 mod params;
 mod prompts;
 mod rerank;
@@ -40,6 +42,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::engine::Engine;
 use crate::keys::Keyring;
+use crate::media::MediaDecoder;
 
 pub use limits::Limits;
 
@@ -50,6 +53,8 @@ pub struct ApiState {
     pub engine: Engine,
     /// Bounds that the operator sets.
     pub limits: Limits,
+    /// Decodes pictures and sound.
+    pub media: MediaDecoder,
     /// Who may ask.
     pub keys: Arc<Keyring>,
     /// When the server started.
@@ -109,6 +114,11 @@ fn routes() -> Vec<Route> {
         route("POST", "/v1/completions", post(completions::create)),
         route("POST", "/v1/embeddings", post(embeddings::create)),
         route("POST", "/v1/rerank", post(rerank::create)),
+        route("POST", "/v1/images/detect", post(images::detect::create)),
+        // The name that clients of other servers know.
+        route("POST", "/v1/detection", post(images::detect::create)),
+        route("POST", "/v1/images/classify", post(images::classify::create)),
+        route("POST", "/v1/images/embeddings", post(images::embeddings::create)),
         route("GET", "/v1/models", get(models::list)),
         route("GET", "/v1/models/{*id}", get(models::retrieve)),
         route("GET", "/v2", get(v2::server)),

@@ -110,6 +110,8 @@ fn every_bound_in_the_documentation_is_the_real_one() {
         format!("up to {TENSOR_DIMENSIONS_MAX} lengths"),
         format!("up to {SPEECH_BYTES_MAX} bytes"),
         format!("up to {SOUND_CHUNKS_WAITING_MAX} chunks"),
+        format!("1 to {IMAGES_MAX} pictures"),
+        format!("1 to {FINDINGS_MAX} | detection"),
         format!("default to {COMPLETION_TOKENS_DEFAULT}"),
         format!("1 to {REQUEST_ID_BYTES_MAX} visible"),
         format!("up to {} strings of at most {} bytes", crate::text::STOPS_MAX, crate::text::STOP_BYTES_MAX),

@@ -19,9 +19,10 @@ pub(super) const CONNECTIONS_MAX: usize = 1 << 16;
 /// The largest bound on a request's body, in bytes.
 pub const BODY_BYTES_MAX: usize = 1 << 30;
 
-/// The largest bound on pixels: as RGB they still fit into one message to a worker.
+/// The largest bound on pixels: as RGB they still fit into one buffer of the ABI (`SPEC.md`, E-7).
 pub(super) const IMAGE_PIXELS_MAX: u64 = 1 << 28;
-/// The largest bound on the length of sound, in seconds: its samples still fit into one message to a worker.
+/// The largest bound on the length of sound, in seconds: its samples still fit into one buffer of the ABI
+/// (`SPEC.md`, E-7).
 pub(super) const AUDIO_SECONDS_MAX: u32 = 4 * 60 * 60;
 
 /// Address and port to listen on. Port 0 lets the system choose.

@@ -40,7 +40,9 @@ pub struct Picture {
 pub fn decode_image(bytes: &[u8], limits: &MediaLimits) -> Result<Picture, MediaError> {
     let (format, kind) = detect(bytes)?;
     let corrupt = |problem: String| MediaError::Corrupt { kind, problem };
+    let pixels_max = limits.image_pixels;
     let failed = |error: ImageError| match error {
+        ImageError::Limits(_) => MediaError::TooMuchMemory { kind, pixels_max },
         ImageError::Unsupported(error) => MediaError::Unsupported { kind, problem: error.to_string() },
         error => corrupt(error.to_string()),
     };
@@ -50,13 +52,13 @@ pub fn decode_image(bytes: &[u8], limits: &MediaLimits) -> Result<Picture, Media
     }
     let mut allowed = Limits::no_limits();
     allowed.max_alloc =
-        Some(limits.image_pixels.saturating_mul(DECODER_BYTES_PER_PIXEL).saturating_add(DECODER_BYTES));
+        Some(pixels_max.saturating_mul(DECODER_BYTES_PER_PIXEL).saturating_add(DECODER_BYTES));
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(allowed);
     let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > limits.image_pixels {
-        return Err(MediaError::TooManyPixels { width, height, pixels_max: limits.image_pixels });
+    if u64::from(width) * u64::from(height) > pixels_max {
+        return Err(MediaError::TooManyPixels { width, height, pixels_max });
     }
     if width == 0 || height == 0 {
         return Err(corrupt("it has no pixels".to_owned()));

@@ -38,7 +38,7 @@ impl Default for MediaLimits {
     }
 }
 
-/// Why a file could not be decoded, or sound not be encoded.
+/// Why a file could not be decoded, or pixels or samples not be encoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MediaError {
     /// There are no bytes.
@@ -76,6 +76,16 @@ pub enum MediaError {
         /// The bound.
         pixels_max: u64,
     },
+    /// Decoding the picture takes more memory than one of [`MediaLimits::image_pixels`] may.
+    #[error(
+        "the {kind} file takes more memory than a picture of {pixels_max} pixels, the most that are allowed"
+    )]
+    TooMuchMemory {
+        /// What the first bytes say that it is.
+        kind: &'static str,
+        /// The bound.
+        pixels_max: u64,
+    },
     /// The sound is longer than [`MediaLimits::audio_seconds`].
     #[error("the sound is longer than {seconds_max} seconds, the most that is allowed")]
     TooLong {
@@ -97,7 +107,7 @@ pub enum MediaError {
         expected: String,
     },
     /// The encoder refused.
-    #[error("the sound could not be encoded: {problem}")]
+    #[error("cannot encode: {problem}")]
     Encode {
         /// The encoder's reason.
         problem: String,

@@ -5,9 +5,9 @@ use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 
 use super::MediaError;
 
-/// Input samples that are filtered together. The longer, the steeper the filter: from 48 to 16 kHz it passes up to
-/// 7.6 kHz, and what would be mirrored is 100 dB down.
-const BLOCK_SAMPLES: usize = 1024;
+/// The fewest samples that are filtered together, counted at the lower of both rates. The more, the steeper the filter:
+/// from 48 to 16 kHz all up to 7 kHz comes through unchanged, and what is above 8.5 kHz is 80 dB down.
+const BLOCK_SAMPLES: usize = 512;
 
 /// Changes the sample rate of one channel by windowed sinc filtering in the frequency domain. What the filter delays is
 /// cut off again, so that nothing moves in time.
@@ -37,10 +37,14 @@ impl Resampler {
         }
         let window = WindowFunction::BlackmanHarris2;
         let (from, to) = (from_hz as usize, to_hz as usize);
-        let fft =
-            Fft::new_custom(from, to, BLOCK_SAMPLES, 1, 1, window, FixedSync::Both).map_err(|error| {
-                MediaError::Encode { problem: format!("from {from_hz} to {to_hz} samples a second: {error}") }
-            })?;
+        // A block is a multiple of the shortest one whose output has whole samples. It is an even multiple, because a filter
+        // of odd length would delay by half a sample, which cannot be cut off.
+        let shortest = from / gcd(from, to);
+        let wanted = BLOCK_SAMPLES * from.max(to) / to;
+        let block = shortest * wanted.div_ceil(shortest).next_multiple_of(2);
+        let fft = Fft::new_custom(from, to, block, 1, 1, window, FixedSync::Both).map_err(|error| {
+            MediaError::Encode { problem: format!("from {from_hz} to {to_hz} samples a second: {error}") }
+        })?;
         let filter = Filter {
             block: Vec::with_capacity(fft.input_frames_next()),
             output: vec![0.0; fft.output_frames_max()],
@@ -102,4 +106,12 @@ impl Filter {
         out.extend_from_slice(&self.output[delay..made]);
         self.given += (made - delay) as u64;
     }
+}
+
+/// The greatest common divisor of two numbers above 0.
+fn gcd(mut a: usize, mut b: usize) -> usize {
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }

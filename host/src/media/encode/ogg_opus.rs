@@ -1,7 +1,7 @@
 //! Opus in Ogg (RFC 7845), at least one page for each piece that has enough samples for it.
 
 use ogg::{PacketWriteEndInfo, PacketWriter};
-use ropus::{Application, Channels, Encoder, Signal};
+use ropus::{Application, Bitrate, Channels, Encoder, Signal};
 use uuid::Uuid;
 
 use crate::media::MediaError;
@@ -11,6 +11,8 @@ use crate::media::opus::OPUS_RATE_HZ;
 const RATES_HZ: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
 /// Packets a second: each has 20 ms, which Opus is made for.
 const PACKETS_PER_SECOND: u32 = 50;
+/// More than enough for speech.
+const BITS_PER_SECOND: u32 = 48_000;
 /// The largest packet, in bytes (RFC 6716, 3.4).
 const PACKET_BYTES_MAX: usize = 1275;
 /// Ticks of the container's clock in one packet; the clock runs at 48 kHz, whatever the rate is.
@@ -46,6 +48,7 @@ impl OggOpus {
     pub(super) fn new(rate_hz: u32, source_rate_hz: u32) -> Result<Self, MediaError> {
         let encoder = Encoder::builder(rate_hz, Channels::Mono, Application::Audio)
             .signal(Signal::Voice)
+            .bitrate(Bitrate::Bits(BITS_PER_SECOND))
             .build()
             .map_err(failed)?;
         // In samples at `rate_hz`; the container wants it in ticks.

@@ -40,6 +40,10 @@ def pictures():
     rgba[:, : WIDTH // 2] = [255, 0, 0, 0]
     Image.fromarray(rgba).save(HERE / "alpha.png")
     Image.fromarray(rgba).save(HERE / "alpha.webp", lossless=True)
+    # For tests of detection: something red on black.
+    square = np.zeros((48, 64, 3), np.uint8)
+    square[20:40, 10:30] = [200, 20, 0]
+    Image.fromarray(square).save(HERE / "square.png")
     # Two pictures, of which the first is the usual one.
     black = Image.new("RGB", (WIDTH, HEIGHT))
     rgb.save(HERE / "animated.gif", save_all=True, append_images=[black], duration=100)
