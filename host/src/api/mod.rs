@@ -9,6 +9,7 @@
 
 mod access;
 mod admin;
+mod audio;
 mod auth;
 mod chat;
 mod completions;
@@ -119,6 +120,10 @@ fn routes() -> Vec<Route> {
         route("POST", "/v1/detection", post(images::detect::create)),
         route("POST", "/v1/images/classify", post(images::classify::create)),
         route("POST", "/v1/images/embeddings", post(images::embeddings::create)),
+        route("POST", "/v1/audio/transcriptions", post(audio::transcribe)),
+        route("POST", "/v1/audio/translations", post(audio::translate)),
+        route("POST", "/v1/audio/speech", post(audio::speech)),
+        route("POST", "/v1/audio/chat", post(audio::chat)),
         route("GET", "/v1/models", get(models::list)),
         route("GET", "/v1/models/{*id}", get(models::retrieve)),
         route("GET", "/v2", get(v2::server)),
