@@ -22,6 +22,7 @@ pub mod native;
 mod task;
 mod tensor;
 pub mod thread;
+mod transcript;
 pub mod version;
 
 pub use backend::{Backend, Model};
@@ -32,6 +33,10 @@ pub use job::{Job, Progress};
 pub use log::{LogSink, init_tracing, level_from_abi, level_to_abi};
 pub use manifest::Manifest;
 pub use memory::resident_bytes;
-pub use model_info::{LoadSpec, ModelInfo, ModelStats};
-pub use task::{EmbedParams, GenerateParams, Grammar, Params, Part, Request, SpeakParams, Task};
+pub use model_info::{LoadSpec, ModelInfo, ModelStats, TensorInfo};
+pub use task::{
+    EmbedParams, GenerateParams, Grammar, InferParams, Params, Part, Request, SpeakParams, Task,
+    TranscribeParams,
+};
 pub use tensor::{Dtype, Tensor, TensorView, shape_bytes};
+pub use transcript::{Segment, Word};

@@ -5,6 +5,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::task::Task;
+use crate::tensor::Dtype;
+
+/// An input or output of `infer`, as the model declares it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions; -1 for one that each request chooses.
+    pub shape: Vec<i64>,
+}
 
 /// Answer of `inspect` and of `load`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -38,6 +50,10 @@ pub struct ModelInfo {
     pub labels: Vec<String>,
     /// Voices that `speak` takes, the one of a request that names none first.
     pub voices: Vec<String>,
+    /// Inputs of `infer`; empty where the plugin does not tell.
+    pub inputs: Vec<TensorInfo>,
+    /// Outputs of `infer`; empty where the plugin does not tell.
+    pub outputs: Vec<TensorInfo>,
     /// Estimated bytes by device (`cpu`, `cuda:0`) once loaded.
     pub estimated_bytes: BTreeMap<String, u64>,
     /// Requests that are served at the same time.

@@ -178,6 +178,22 @@ impl Default for EmbedParams {
     }
 }
 
+/// Parameters of `transcribe`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TranscribeParams {
+    /// The language that is spoken, as ISO 639-1 has it; `None`: find out.
+    pub language: Option<String>,
+    /// Write English, whatever is spoken.
+    pub translate: bool,
+    /// Tell when each word is said.
+    pub word_times: bool,
+    /// Text that comes before, for names and style.
+    pub prompt: Option<String>,
+    /// 0 is greedy.
+    pub temperature: f32,
+}
+
 /// Parameters of `speak`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -192,6 +208,14 @@ impl Default for SpeakParams {
     fn default() -> Self {
         Self { voice: None, speed: 1.0 }
     }
+}
+
+/// Parameters of `infer`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InferParams {
+    /// The outputs that are wanted, in this order; empty means all.
+    pub outputs: Vec<String>,
 }
 
 /// A piece of a request's input.

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pajamas_plugin_api::{
-    EmbedParams, GenerateParams, LoadSpec, ModelInfo, ModelStats, ProbeReport, SpeakParams, Task,
+    EmbedParams, GenerateParams, InferParams, LoadSpec, ModelInfo, ModelStats, ProbeReport, Segment,
+    SpeakParams, Task, TranscribeParams,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -88,7 +89,11 @@ fn schemas_agree_with_the_rust_types() {
     agrees_with::<ModelStats>("stats");
     agrees_with::<GenerateParams>("generate");
     agrees_with::<EmbedParams>("embed");
+    agrees_with::<TranscribeParams>("transcribe");
     agrees_with::<SpeakParams>("speak");
+    agrees_with::<InferParams>("infer");
+    let segment: Segment = serde_json::from_value(documents("example")["transcribe_result"].clone()).unwrap();
+    assert_eq!((segment.end_s, segment.words.len()), (1.84, 1));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The command line: wrong use, its messages and exit codes.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::harness::{Setup, real_model};
@@ -120,4 +122,113 @@ fn a_corrupt_gguf_and_one_too_large_for_memory_get_a_sentence() {
     let finished = setup.run(&["run", gguf.to_str().expect("path"), "hello"]);
     assert!(finished.code.is_some_and(|code| code != 0), "{finished:?}");
     assert!(finished.stderr.contains("memory"), "{finished:?}");
+}
+
+/// One of the files that the host's own tests decode.
+fn media(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../host/src/media/testdata");
+    folder.join(name).to_str().expect("path").to_owned()
+}
+
+/// Sound in which `echo` hears a sentence for each second.
+fn sound() -> String {
+    media("pcm_16.wav")
+}
+
+#[test]
+fn pictures_are_looked_at_by_what_the_model_does() {
+    let tasks = |task: &str| format!("tasks = [\"{task}\"]\n");
+    let setup = Setup::echo().model("who.echo", "").model("who.toml", &tasks("classify"));
+    let setup = setup.model("like.echo", "").model("like.toml", &tasks("embed_image"));
+    let setup = setup.model("mute.echo", "").model("mute.toml", &tasks("generate"));
+    let square = media("square.png");
+    let drawing = setup.model_path("out.png");
+    let finished = setup.run(&["run", "parrot", "-i", &square, "-o", drawing.to_str().expect("path")]);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let lines: Vec<&str> = finished.stdout.lines().collect();
+    assert!(lines[0].starts_with("CLASS") && lines[1].starts_with("red"), "{finished:?}");
+    assert!(std::fs::read(&drawing).expect("file").starts_with(b"\x89PNG"));
+    let json = |model: &str| {
+        let finished = setup.run(&["run", model, "--image", &square, "--json"]);
+        serde_json::from_str::<Value>(&finished.stdout).expect("json")
+    };
+    let found = json("parrot");
+    assert_eq!(
+        (&found["task"], &found["width"], &found["detections"][0]["x"]),
+        (&"detect".into(), &64.into(), &10.0.into())
+    );
+    assert_eq!(json("who")["classes"][0]["class_name"], "red");
+    assert_eq!(json("like")["embedding"].as_array().map(Vec::len), Some(8));
+    let cases: [(&[&str], &str); 4] = [
+        (&["run", "mute", "-i", &square], "detect"),
+        (&["run", "who", "-i", &square, "-o", "x.png"], "detects"),
+        (&["run", "parrot", "-i", &square, "-o", "x.jpg"], ".png"),
+        (&["run", "parrot", "what is this", "-i", &square], "--image"),
+    ];
+    for (args, named) in cases {
+        let finished = setup.run(args);
+        assert_eq!(finished.code, Some(64), "{args:?}: {finished:?}");
+        assert!(finished.stderr.contains(named), "{args:?}: {finished:?}");
+    }
+}
+
+#[test]
+fn sound_is_written_down() {
+    let setup = Setup::echo();
+    let finished = setup.run(&["run", "parrot", "-a", &sound()]);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.stdout.starts_with("Second 1.\n"), "{finished:?}");
+    let finished = setup.run(&["run", "parrot", "--audio", &sound(), "--json"]);
+    let document: Value = serde_json::from_str(&finished.stdout).expect("json");
+    assert_eq!(
+        (&document["model"], &document["segments"][0]["text"]),
+        (&"parrot".into(), &"Second 1.".into())
+    );
+    assert_eq!(document["segments"][0]["words"][1]["text"], "1", "{document}");
+}
+
+#[test]
+fn text_is_spoken_into_a_file() {
+    let setup = Setup::echo();
+    let file = setup.model_path("out.wav");
+    let path = file.to_str().expect("path");
+    let finished = setup.run(&["run", "parrot", "one two three", "-o", path, "--voice", "high"]);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.stderr.contains("0.3 s of speech"), "{finished:?}");
+    let bytes = std::fs::read(&file).expect("file");
+    assert_eq!(bytes.len(), 44 + 3 * 1600 * 2);
+    assert_eq!(bytes[40..44], (3 * 1600 * 2_u32).to_le_bytes(), "the header has the length");
+    // What it speaks, it can hear.
+    assert_eq!(setup.run(&["run", "parrot", "-a", path]).stdout, "Second 1.\n");
+    for name in ["out.flac", "out.opus", "out.ogg", "out.pcm"] {
+        let file = setup.model_path(name);
+        let finished = setup.run(&["run", "parrot", "one", "-o", file.to_str().expect("path"), "--json"]);
+        let document: Value = serde_json::from_str(&finished.stdout).expect("json");
+        assert_eq!(document["seconds"], 0.1, "{document}");
+        assert!(std::fs::metadata(&file).expect("file").len() > 100, "{name}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    let setup = Setup::echo().model("mute.echo", "").model("mute.toml", "tasks = [\"generate\"]\n");
+    let setup = setup.file("note.txt", "not a sound, not a picture");
+    let sound = sound();
+    let cases: [(&[&str], i32, &str); 10] = [
+        (&["run", "parrot", "-a", "/nowhere/x.wav"], 66, "/nowhere/x.wav"),
+        (&["run", "parrot", "-i", "/nowhere/x.png"], 66, "/nowhere/x.png"),
+        (&["run", "parrot", "-a", "note.txt"], 65, "note.txt"),
+        (&["run", "parrot", "-i", "note.txt"], 65, "note.txt"),
+        (&["run", "mute", "-a", &sound], 64, "transcribe"),
+        (&["run", "mute", "hello", "-o", "x.wav"], 64, "speak"),
+        (&["run", "parrot", "hello", "-o", "x.mp3"], 64, ".flac"),
+        (&["run", "parrot", "hello", "-o", "/nowhere/x.wav"], 74, "/nowhere/x.wav"),
+        (&["run", "parrot", "hello", "-o", "x.wav", "--voice", "nobody"], 64, "low, high"),
+        (&["run", "parrot", "-a", &sound, "-o", "x.wav"], 64, "--output"),
+    ];
+    for (args, code, named) in cases {
+        let finished = setup.run(args);
+        assert_eq!(finished.code, Some(code), "{args:?}: {finished:?}");
+        assert!(finished.stderr.contains(named), "{args:?}: {finished:?}");
+    }
 }

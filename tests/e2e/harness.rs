@@ -57,6 +57,22 @@ pub fn real_model(name: &str) -> Option<(PathBuf, PathBuf)> {
     Some((plugins, model))
 }
 
+/// Runs a script of `tests/e2e/python` against the host at `url`; it says when all of its checks passed.
+pub fn check_with_python(script: &str, url: &str) {
+    let Some(python) = std::env::var_os("PAJAMAS_TEST_PYTHON") else {
+        eprintln!(
+            "skipped: PAJAMAS_TEST_PYTHON names no Python with the clients of {script} (cargo xtask test sets it)"
+        );
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
+    let output = Command::new(python).arg(script).arg(url).output().expect("python runs");
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("all checks passed"), "{text}");
+}
+
 /// How to start a host.
 pub struct Setup {
     dir: TempDir,
@@ -82,10 +98,15 @@ impl Setup {
 
     /// A host with this repository's plugins and one real model.
     pub fn real(name: &str) -> Option<Self> {
-        let (plugins, model) = real_model(name)?;
-        let mut setup = Self::new().plugins(&plugins);
-        setup.models.push(model);
-        Some(setup)
+        Self::real_models(&[name])
+    }
+
+    /// A host with this repository's plugins and several real models.
+    pub fn real_models(names: &[&str]) -> Option<Self> {
+        names.iter().try_fold(Self::new(), |setup, name| {
+            let (plugins, model) = real_model(name)?;
+            Some(setup.plugins(&plugins).model_dir(&model))
+        })
     }
 
     /// Uses another folder of plugins.
@@ -334,6 +355,21 @@ impl Host {
     pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> reqwest::Response {
         let request = self.client.post(format!("{}{path}", self.url)).json(body).timeout(PATIENCE);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.send().await.expect("answer")
+    }
+
+    /// Sends a form, as a browser does.
+    pub async fn form(&self, path: &str, fields: &[(&str, &[u8])]) -> reqwest::Response {
+        let mut body = Vec::new();
+        for (name, value) in fields {
+            let head = format!(
+                "--border\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"x\"\r\n\r\n"
+            );
+            body.extend([head.as_bytes(), value, b"\r\n"].concat());
+        }
+        body.extend(b"--border--\r\n");
+        let request = self.client.post(format!("{}{path}", self.url)).body(body).timeout(PATIENCE);
+        let request = request.header("content-type", "multipart/form-data; boundary=border");
         request.send().await.expect("answer")
     }
 

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Host, PATIENCE, Setup, joined};
+use crate::harness::{Answer, Host, Setup, joined};
 
 /// One of the pictures that the host's own tests decode.
 fn picture(name: &str) -> Vec<u8> {
@@ -23,18 +23,8 @@ fn base64(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(bytes)
 }
 
-/// Sends a form, as a browser does.
 async fn send_form(host: &Host, path: &str, fields: &[(&str, &[u8])]) -> Answer {
-    let mut body = Vec::new();
-    for (name, value) in fields {
-        let head =
-            format!("--border\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"x\"\r\n\r\n");
-        body.extend([head.as_bytes(), value, b"\r\n"].concat());
-    }
-    body.extend(b"--border--\r\n");
-    let request = host.client.post(format!("{}{path}", host.url)).body(body).timeout(PATIENCE);
-    let response = request.header("content-type", "multipart/form-data; boundary=border").send().await;
-    let response = response.expect("answer");
+    let response = host.form(path, fields).await;
     let status = response.status().as_u16();
     Answer { status, body: response.json().await.expect("json") }
 }

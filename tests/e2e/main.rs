@@ -12,6 +12,8 @@ mod harness;
 
 /// The OpenAI API through the `echo` plugin: streams, stops, errors, limits.
 mod api;
+/// Speech to text, text to speech, and spoken answers.
+mod audio;
 /// The command line: wrong use, its messages and exit codes.
 mod cli;
 /// Every fault of the `rogue` plugin: what the user sees, and that another model still answers.
@@ -38,3 +40,5 @@ mod scheduling;
 mod stream;
 /// New versions of plugins under live traffic: nothing fails, bad versions do not stay, nothing grows.
 mod swap;
+/// The Open Inference Protocol: tensors as JSON and as binary data, and `tritonclient`.
+mod v2;

@@ -15,6 +15,11 @@ use crate::workspace::Workspace;
 
 /// The official Python client, as users run it against the host.
 const OPENAI: Package = Package { name: "openai", version: "3.57.0" };
+/// The client of the Open Inference Protocol, and what its HTTP half needs.
+const TRITON: [Package; 2] = [
+    Package { name: "tritonclient", version: "2.73.0" },
+    Package { name: "geventhttpclient", version: "2.6.1" },
+];
 
 #[derive(Args)]
 pub(crate) struct TestArgs {
@@ -31,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
     let skipped = if args.no_lint { None } else { lint(&tools)? };
 
     let models = models::ensure_for_tests(workspace, &tools)?;
-    tools.venv().install(workspace, &[OPENAI])?;
+    tools.venv().install(workspace, &[OPENAI, TRITON[0], TRITON[1]])?;
     let built = build::for_tests(workspace, &tools)?;
     let with_paths = |mut cargo: Command| {
         cargo.env("PAJAMAS_TEST_MODELS", &models);

@@ -24,7 +24,7 @@ const MODEL_ID: HeaderName = HeaderName::from_static("x-model-id");
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 const PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 /// Asked every few seconds by whatever supervises the server: of interest only to those who look for it.
-const PROBES: [&str; 3] = ["/health", "/live", "/ready"];
+const PROBES: [&str; 5] = ["/health", "/live", "/ready", "/v2/health/live", "/v2/health/ready"];
 
 /// What the log line of a request says.
 ///

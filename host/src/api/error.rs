@@ -185,6 +185,8 @@ impl IntoResponse for ApiError {
             let retry = if self.retryable { "true" } else { "false" };
             response.headers_mut().insert("x-should-retry", HeaderValue::from_static(retry));
         }
+        // For whoever writes it in the shape of another protocol.
+        response.extensions_mut().insert(self);
         response
     }
 }

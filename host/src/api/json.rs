@@ -49,6 +49,25 @@ impl JsonBody {
     }
 }
 
+impl From<Bytes> for JsonBody {
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+/// The whole body.
+///
+/// # Errors
+/// It is longer than the server accepts, or the connection broke.
+pub(super) async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
+            ApiError::body_too_large()
+        }
+        _ => ApiError::incomplete_body(),
+    })
+}
+
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
@@ -56,12 +75,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         if !has_media_type(&request, is_json) {
             return Err(ApiError::media_type("JSON", "application/json"));
         }
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection {
-            BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-                ApiError::body_too_large()
-            }
-            _ => ApiError::incomplete_body(),
-        })
+        read_body(request, state).await.map(Self)
     }
 }
 

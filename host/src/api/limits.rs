@@ -38,6 +38,15 @@ pub(super) const LOGIT_BIAS_MAX: usize = 1024;
 pub(super) const EMBEDDING_INPUTS_MAX: usize = 2048;
 /// The most documents of one rerank request.
 pub(super) const DOCUMENTS_MAX: usize = 1000;
+/// The most inputs, and the most outputs, of one inference request.
+pub(super) const TENSORS_MAX: usize = 64;
+/// The most dimensions of an input; a plugin gets no more.
+pub(super) const TENSOR_DIMENSIONS_MAX: usize = 16;
+/// The longest text of one speech request, in bytes.
+pub(super) const SPEECH_BYTES_MAX: usize = 64 << 10;
+/// How many chunks of sound, about a sentence each, a plugin may be ahead of a client that reads as fast as it plays; then
+/// the plugin is not read any more, and after a while (`worker.stall_timeout_ms`) its job is cancelled.
+pub(super) const SOUND_CHUNKS_WAITING_MAX: usize = 256;
 /// The most fields of a form.
 pub(super) const FORM_FIELDS_MAX: usize = 128;
 /// The longest name of a form's field, in bytes.

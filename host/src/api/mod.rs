@@ -1,4 +1,4 @@
-//! The HTTP interface: OpenAI's API, health and administration. HTTP and JSON exist in this module only.
+//! The HTTP interface: OpenAI's API, the Open Inference Protocol, health and administration. HTTP and JSON exist in this module only.
 //!
 //! One file per resource. `docs/http-api.md` lists every route and option. The way of a generating request:
 //! `json` reads the body, `params` and the resource check it, `engine` runs it, `decoder` turns the job's events into
@@ -9,6 +9,7 @@
 
 mod access;
 mod admin;
+mod audio;
 mod auth;
 mod chat;
 mod completions;
@@ -32,6 +33,7 @@ mod routes;
 mod sse;
 #[cfg(test)]
 mod testing;
+mod v2;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
@@ -63,7 +65,7 @@ pub struct ApiState {
 }
 
 /// The whole HTTP interface. Every answer, also to an unknown route or after a panic in a handler, carries a request
-/// id, and every error has OpenAI's shape.
+/// id, and every error has OpenAI's shape, or below `/v2` that of the Open Inference Protocol.
 pub fn router(state: ApiState) -> Router {
     let routes =
         routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
@@ -82,6 +84,7 @@ where
         .layer(axum::middleware::from_fn_with_state(keys, auth::check))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(axum::middleware::from_fn(access::record))
+        .layer(axum::middleware::from_fn(v2::reshape_errors))
 }
 
 /// The route that a path belongs to, for metrics; `other` for an unknown one.
@@ -119,8 +122,17 @@ fn routes() -> Vec<Route> {
         route("POST", "/v1/detection", post(images::detect::create)),
         route("POST", "/v1/images/classify", post(images::classify::create)),
         route("POST", "/v1/images/embeddings", post(images::embeddings::create)),
+        route("POST", "/v1/audio/transcriptions", post(audio::transcribe)),
+        route("POST", "/v1/audio/translations", post(audio::translate)),
+        route("POST", "/v1/audio/speech", post(audio::speech)),
+        route("POST", "/v1/audio/chat", post(audio::chat)),
         route("GET", "/v1/models", get(models::list)),
         route("GET", "/v1/models/{*id}", get(models::retrieve)),
+        route("GET", "/v2", get(v2::server)),
+        route("GET", "/v2/health/live", get(v2::live)),
+        route("GET", "/v2/health/ready", get(v2::ready)),
+        route("GET", "/v2/models/{*target}", get(v2::model)),
+        route("POST", "/v2/models/{*target}", post(v2::infer)),
         route("GET", "/health", get(health::health)),
         route("GET", "/live", get(health::live)),
         route("GET", "/ready", get(health::ready)),

@@ -111,6 +111,15 @@ impl Events {
     }
 }
 
+#[cfg(test)]
+impl Events {
+    /// The data of each event.
+    pub(super) fn values(&self) -> Vec<serde_json::Value> {
+        let text = std::str::from_utf8(&self.0).unwrap();
+        super::testing::events(text).into_iter().map(|data| serde_json::from_str(data).unwrap()).collect()
+    }
+}
+
 impl<U, G, W> Stream for EventBody<G, W>
 where
     G: Stream<Item = Result<U, ApiError>> + Unpin,

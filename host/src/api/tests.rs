@@ -90,6 +90,7 @@ fn every_route_is_documented() {
             .replace("{*id}", "{id}")
             .replace("{*action}", "{id}/load")
             .replace("{*name}", "{name}");
+        let path = path.replace("{*target}", if route.method == "POST" { "{id}/infer" } else { "{id}" });
         let name = format!("`{} {path}`", route.method);
         assert!(documentation.contains(&name), "docs/http-api.md lacks {name}");
     }
@@ -109,6 +110,10 @@ fn every_bound_in_the_documentation_is_the_real_one() {
         format!("at most {LOGIT_BIAS_MAX} tokens"),
         format!("up to {EMBEDDING_INPUTS_MAX} of either"),
         format!("1 to {DOCUMENTS_MAX} strings"),
+        format!("up to {TENSORS_MAX} tensors"),
+        format!("up to {TENSOR_DIMENSIONS_MAX} lengths"),
+        format!("up to {SPEECH_BYTES_MAX} bytes"),
+        format!("up to {SOUND_CHUNKS_WAITING_MAX} chunks"),
         format!("1 to {IMAGES_MAX} pictures"),
         format!("1 to {FINDINGS_MAX} | detection"),
         format!("default to {COMPLETION_TOKENS_DEFAULT}"),

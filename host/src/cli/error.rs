@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use pajamas_plugin_api::ErrorKind;
 use pajamas_plugin_api::manifest::ManifestError;
@@ -12,6 +13,7 @@ use crate::chat::TemplateError;
 use crate::config::ConfigError;
 use crate::engine::{EngineError, StartError};
 use crate::keys::KeyError;
+use crate::media::MediaError;
 use crate::telemetry::TelemetryError;
 
 /// Why a command did not do what it was asked to.
@@ -75,6 +77,30 @@ pub enum Error {
     /// Reading the prompt failed.
     #[error("cannot read the prompt from standard input")]
     Input(#[source] io::Error),
+    /// Reading a picture or sound failed.
+    #[error("cannot read {}", .path.display())]
+    ReadFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Writing a picture or sound failed.
+    #[error("cannot write {}", .path.display())]
+    WriteFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file is no picture or sound that can be used.
+    #[error("cannot use {}", .path.display())]
+    Media {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: MediaError,
+    },
     /// Writing the answer failed.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
@@ -121,7 +147,9 @@ impl Error {
             Self::Start(error) => start_exit(error),
             Self::Engine(error) => engine_exit(error),
             Self::UnknownModel { .. } | Self::Manifest(ManifestError::Read { .. }) => Exit::NoInput,
-            Self::NotAModel { .. } | Self::Manifest(_) => Exit::BadData,
+            Self::ReadFile { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NoInput,
+            Self::ReadFile { .. } | Self::WriteFile { .. } => Exit::Io,
+            Self::NotAModel { .. } | Self::Manifest(_) | Self::Media { .. } => Exit::BadData,
             Self::PortInUse { .. } | Self::Listen { .. } | Self::Unreachable { .. } => Exit::Unavailable,
             Self::Keys(KeyError::Unknown { .. }) => Exit::NoInput,
             Self::Keys(KeyError::Name) => Exit::Usage,
@@ -235,6 +263,10 @@ mod tests {
             (Error::PortInUse { listen }, 69),
             (Error::Output(io(io::ErrorKind::StorageFull)), 74),
             (Error::Output(io(io::ErrorKind::BrokenPipe)), 0),
+            (Error::ReadFile { path: "x".into(), source: io(io::ErrorKind::NotFound) }, 66),
+            (Error::ReadFile { path: "x".into(), source: io(io::ErrorKind::PermissionDenied) }, 74),
+            (Error::WriteFile { path: "x".into(), source: io(io::ErrorKind::NotFound) }, 74),
+            (Error::Media { path: "x".into(), source: MediaError::Empty }, 65),
             (Error::Interrupted, 130),
         ];
         for (error, code) in cases {

@@ -341,6 +341,18 @@ impl Engine {
         lifecycle::inspect(&self.shared, spec).await
     }
 
+    /// Metadata of a model of the catalog: as it was loaded last, else as a plugin reads them. Loads nothing.
+    ///
+    /// # Errors
+    /// No such model, no plugin for it, or the file is unusable.
+    pub async fn describe(&self, name: &str) -> Result<Arc<ModelInfo>, EngineError> {
+        let entry = self.entry(name)?;
+        match entry.status().info {
+            Some(info) => Ok(info),
+            None => self.inspect(entry.spec()).await.map(|(_, info)| Arc::new(info)),
+        }
+    }
+
     /// Whether requests are served.
     #[must_use]
     pub fn is_ready(&self) -> bool {

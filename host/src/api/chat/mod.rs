@@ -12,8 +12,11 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use pajamas_plugin_api::{Grammar, ModelInfo, Part, Task};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use tracing::Span;
 
+use self::messages::MessageBody;
 use self::request::ChatSpec;
 use self::response::ChatFormat;
 use super::ApiState;
@@ -21,13 +24,14 @@ use super::access::AccessRecord;
 use super::decoder::{Decoder, ToolCalls};
 use super::error::ApiError;
 use super::generation::{self, Generation};
-use super::json::JsonBody;
+use super::json::{JsonBody, Object};
 use super::limits::RENDER_HERE_BYTES_MAX;
 use super::meta::{self, Meta};
 use crate::chat::{
-    self, CHATML, ChatTemplate, RenderInput, SpecialTokens, TemplateError, ToolCallParser, ToolSyntax,
-    random_call_id,
+    self, CHATML, ChatMessage, ChatTemplate, RenderInput, SpecialTokens, TemplateError, Tool, ToolCallParser,
+    ToolSyntax, random_call_id,
 };
+use crate::engine::LoadedModel;
 
 /// Answers a conversation.
 ///
@@ -51,12 +55,19 @@ pub(super) async fn create(
     // Some models open a call with a control token, whose text is left out otherwise.
     spec.generate.params.control_tokens = !spec.offered_tools().is_empty();
     let spec = Arc::new(spec);
-    let parts = if is_long { render_aside(template, &spec).await? } else { render(&template, &spec)? };
+    let parts = if is_long { render_aside(template, &spec).await? } else { spec.prompt(&template)? };
     let jobs = generation::submit(&model, &spec.generate, vec![parts], state.limits, &record)?;
     let jobs = jobs.into_iter().map(|job| (job, decoder(&spec, syntax))).collect();
     let meta = Meta::new("chatcmpl-", spec.generate.model.clone(), &model);
     let format = ChatFormat::new(meta, spec.generate.stream, spec.generate.n, spec.logprobs);
     Generation::new(jobs, record).respond(spec.generate.stream.is_some(), format).await
+}
+
+/// The field of a body that is a conversation.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct MessagesBody {
+    messages: Option<Vec<Object<MessageBody>>>,
 }
 
 /// The chat template of a loaded model, compiled when it is first needed.
@@ -79,15 +90,32 @@ impl ModelTemplate {
     }
 }
 
+/// The conversation in the field `messages` of a body.
+///
+/// # Errors
+/// With the path of the field at fault.
+pub(super) fn messages(body: &JsonBody) -> Result<Vec<ChatMessage>, ApiError> {
+    messages::messages(body.read::<MessagesBody>()?.messages)
+}
+
+/// The prompt for a conversation without tools.
+///
+/// # Errors
+/// The model's template cannot be used, or turns the conversation down.
+pub(super) fn prompt(model: &LoadedModel, messages: &[ChatMessage]) -> Result<Vec<Part>, ApiError> {
+    let template = model.extension(|| ModelTemplate::new(model.info()));
+    render(&template, messages, &[], &Map::new())
+}
+
 /// The prompt, in pieces that the template wrote and pieces that the client did.
-fn render(template: &ModelTemplate, spec: &ChatSpec) -> Result<Vec<Part>, ApiError> {
-    let input = RenderInput {
-        messages: &spec.messages,
-        tools: spec.offered_tools(),
-        add_generation_prompt: true,
-        extra: &spec.template_kwargs,
-        now: SystemTime::now(),
-    };
+fn render(
+    template: &ModelTemplate,
+    messages: &[ChatMessage],
+    tools: &[Tool],
+    extra: &Map<String, Value>,
+) -> Result<Vec<Part>, ApiError> {
+    let now = SystemTime::now();
+    let input = RenderInput { messages, tools, add_generation_prompt: true, extra, now };
     let segments = template.compiled()?.render(&input).map_err(|error| template_error(&error))?;
     Ok(segments
         .into_iter()
@@ -95,14 +123,14 @@ fn render(template: &ModelTemplate, spec: &ChatSpec) -> Result<Vec<Part>, ApiErr
         .collect())
 }
 
-/// As [`render`], on a thread where nobody else waits: the longest conversations that the template's bounds allow take
+/// As [`ChatSpec::prompt`], on a thread where nobody else waits: the longest conversations that the template's bounds allow take
 /// about a second.
 ///
 /// # Cancellation
 /// The rendering goes on to its end, which those bounds keep near.
 async fn render_aside(template: Arc<ModelTemplate>, spec: &Arc<ChatSpec>) -> Result<Vec<Part>, ApiError> {
     let (spec, span) = (Arc::clone(spec), Span::current());
-    let rendered = tokio::task::spawn_blocking(move || span.in_scope(|| render(&template, &spec))).await;
+    let rendered = tokio::task::spawn_blocking(move || span.in_scope(|| spec.prompt(&template))).await;
     rendered.unwrap_or_else(|error| {
         tracing::error!(%error, "rendering a chat template failed; this is a bug");
         Err(ApiError::server("internal_error", "the server failed on this request"))
@@ -119,6 +147,10 @@ fn decoder(spec: &ChatSpec, syntax: ToolSyntax) -> Decoder {
 }
 
 impl ChatSpec {
+    fn prompt(&self, template: &ModelTemplate) -> Result<Vec<Part>, ApiError> {
+        render(template, &self.messages, self.offered_tools(), &self.template_kwargs)
+    }
+
     /// What the output must match: the calls that are demanded, or the JSON that is.
     fn grammar(&self, syntax: ToolSyntax) -> Result<Option<Grammar>, ApiError> {
         let calls = chat::constraint(syntax, &self.tools, &self.tool_choice, self.parallel_tool_calls);

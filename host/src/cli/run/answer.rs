@@ -55,8 +55,35 @@ pub(super) async fn receive(
             _ => {}
         }
     }
+    Err(without_end())
+}
+
+/// All events of an answer that is of use only when it is complete.
+pub(super) async fn collect(
+    mut events: impl Stream<Item = JobEvent> + Unpin,
+) -> Result<Vec<JobEvent>, Error> {
+    let mut all = Vec::new();
+    while let Some(event) = events.next().await {
+        match event {
+            JobEvent::Done { .. } => return Ok(all),
+            JobEvent::Failed(error) => return Err(error.into()),
+            event => all.push(event),
+        }
+    }
+    Err(without_end())
+}
+
+/// The events ended without a terminal one.
+pub(super) fn without_end() -> Error {
     let broken = PluginError::internal("the answer has no end: the connection to the plugin was lost");
-    Err(EngineError::Plugin(broken).into())
+    EngineError::Plugin(broken).into()
+}
+
+/// An event's JSON is of another schema.
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err passes")]
+pub(super) fn malformed(error: serde_json::Error) -> Error {
+    let broken = PluginError::internal(format!("the plugin answered with JSON of another schema: {error}"));
+    EngineError::Plugin(broken).into()
 }
 
 impl Answer {

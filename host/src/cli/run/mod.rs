@@ -1,9 +1,14 @@
-//! `run`: a conversation with a model in the terminal, by an engine in this process.
+//! `run`: a conversation with a model in the terminal, or one picture, sound or spoken text, by an engine in this process.
 
 mod answer;
 mod conversation;
+mod files;
+mod listen;
+mod look;
 mod prompt;
+mod say;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use pajamas_plugin_api::{GenerateParams, Task};
@@ -12,10 +17,14 @@ use uuid::Uuid;
 
 use self::answer::Answer;
 use self::conversation::Conversation;
+use self::listen::Listen;
+use self::look::Look;
+use self::say::Say;
 use super::print::Printer;
 use super::{Error, block_on, resolve};
 use crate::config::Config;
 use crate::engine::{Caller, Engine, LoadedModel};
+use crate::media::MediaLimits;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
@@ -24,6 +33,18 @@ pub(super) struct RunArgs {
     model: String,
     /// What to ask; without it, standard input is the question, or a terminal becomes a conversation
     prompt: Option<String>,
+    /// Look at a picture: boxes, classes or a vector, whichever the model makes
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["audio", "prompt", "system", "temperature", "max_tokens", "seed"])]
+    image: Option<PathBuf>,
+    /// Write down what is said in a file of sound
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["prompt", "system", "output", "temperature", "max_tokens", "seed"])]
+    audio: Option<PathBuf>,
+    /// Speak the PROMPT into a file (.wav, .flac, .opus, .pcm), or draw the boxes of a picture into one (.png)
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["system", "temperature", "max_tokens", "seed"])]
+    output: Option<PathBuf>,
+    /// Whose voice speaks [default: the model's first]
+    #[arg(long, value_name = "NAME", requires = "output", conflicts_with = "image")]
+    voice: Option<String>,
     /// Instructions that hold for the whole conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -38,39 +59,67 @@ pub(super) struct RunArgs {
     seed: Option<u64>,
 }
 
+/// What to do with the model.
+enum Work {
+    Look(Look),
+    Listen(Listen),
+    Say(Say),
+    /// Answer a prompt, or whoever sits at the terminal.
+    Talk(Option<String>),
+}
+
 pub(super) fn run(mut config: Config, args: RunArgs, json: bool) -> Result<(), Error> {
-    let prompt = match &args.prompt {
-        Some(prompt) => Some(prompt.clone()),
-        None => prompt::piped()?,
-    };
-    if prompt.as_deref().is_some_and(|prompt| prompt.trim().is_empty()) {
-        return Err(Error::Usage("the prompt is empty: ask something"));
-    }
-    if json && prompt.is_none() {
-        return Err(Error::Usage("--json prints one answer: give it a PROMPT, or one on standard input"));
-    }
+    let work = Work::new(&args, &config.limits.media, json)?;
     let id = resolve::model(&args.model, &mut config)?.id;
     block_on(async {
         let engine = Engine::start(&config)?;
-        let result = converse(&engine, &id, args, prompt, json).await;
+        let result = work.run(&engine, &id, &args, json).await;
         engine.shutdown(Duration::ZERO).await;
         result
     })
 }
 
-async fn converse(
-    engine: &Engine,
-    id: &str,
-    args: RunArgs,
-    prompt: Option<String>,
-    json: bool,
-) -> Result<(), Error> {
-    let model = or_interrupt(async { Ok(engine.acquire(id).await?) }).await?;
-    model.require(&Task::Generate)?;
-    let conversation = Conversation::new(model.info(), args.system.as_deref(), params(&args))?;
-    match prompt {
-        Some(prompt) => answer_once(&model, conversation, prompt, json).await,
-        None => talk(engine, &model, conversation).await,
+impl Work {
+    /// Reads all that the arguments name, so that what is wrong with it is said before a model is loaded.
+    fn new(args: &RunArgs, limits: &MediaLimits, json: bool) -> Result<Self, Error> {
+        if let Some(image) = &args.image {
+            return Look::new(image, args.output.clone(), limits).map(Self::Look);
+        }
+        if let Some(audio) = &args.audio {
+            return Listen::new(audio, limits).map(Self::Listen);
+        }
+        let prompt = match &args.prompt {
+            Some(prompt) => Some(prompt.clone()),
+            None => prompt::piped()?,
+        };
+        if prompt.as_deref().is_some_and(|prompt| prompt.trim().is_empty()) {
+            return Err(Error::Usage("the prompt is empty: ask something"));
+        }
+        if let Some(output) = &args.output {
+            let text = prompt.ok_or(Error::Usage("-o needs a PROMPT to speak, or one on standard input"))?;
+            return Say::new(text, args.voice.clone(), output.clone()).map(Self::Say);
+        }
+        if json && prompt.is_none() {
+            return Err(Error::Usage("--json prints one answer: give it a PROMPT, or one on standard input"));
+        }
+        Ok(Self::Talk(prompt))
+    }
+
+    async fn run(self, engine: &Engine, id: &str, args: &RunArgs, json: bool) -> Result<(), Error> {
+        let model = or_interrupt(async { Ok(engine.acquire(id).await?) }).await?;
+        match self {
+            Self::Look(look) => or_interrupt(look.run(&model, json)).await,
+            Self::Listen(listen) => or_interrupt(listen.run(&model, json)).await,
+            Self::Say(say) => or_interrupt(say.run(&model, json)).await,
+            Self::Talk(prompt) => {
+                model.require(&Task::Generate)?;
+                let conversation = Conversation::new(model.info(), args.system.as_deref(), params(args))?;
+                match prompt {
+                    Some(prompt) => answer_once(&model, conversation, prompt, json).await,
+                    None => talk(engine, &model, conversation).await,
+                }
+            }
+        }
     }
 }
 

@@ -52,6 +52,13 @@ impl AudioFormat {
         })
     }
 
+    /// Writes the length of a complete file into its header, where a file that is streamed cannot have it.
+    pub fn set_length(self, file: &mut [u8]) {
+        if self == Self::Wav {
+            wav::set_length(file);
+        }
+    }
+
     /// The media type of an answer.
     #[must_use]
     pub fn content_type(self) -> &'static str {

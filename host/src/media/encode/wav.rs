@@ -32,3 +32,13 @@ pub(super) fn header(sample_rate_hz: u32) -> [u8; HEADER_BYTES] {
     }
     header
 }
+
+/// Writes the lengths into the header of a complete file; one of 4 GiB or more keeps its header.
+pub(super) fn set_length(file: &mut [u8]) {
+    let Ok(bytes) = u32::try_from(file.len()) else { return };
+    for (place, before) in [(4, 8), (HEADER_BYTES - 4, HEADER_BYTES as u32)] {
+        if let (Some(field), Some(length)) = (file.get_mut(place..place + 4), bytes.checked_sub(before)) {
+            field.copy_from_slice(&length.to_le_bytes());
+        }
+    }
+}

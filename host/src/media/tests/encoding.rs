@@ -62,6 +62,16 @@ fn a_wav_begins_with_its_header_whether_or_not_sound_comes() {
 }
 
 #[test]
+fn a_complete_wav_can_be_told_its_length() {
+    let mut file = encode(AudioFormat::Wav, 24_000, 1, &[0.0; 5], 1);
+    AudioFormat::Wav.set_length(&mut file);
+    assert_eq!((&file[4..8], &file[40..44]), (&46_u32.to_le_bytes()[..], &10_u32.to_le_bytes()[..]));
+    for format in AudioFormat::ALL {
+        format.set_length(&mut []);
+    }
+}
+
+#[test]
 fn sound_goes_out_while_it_is_made() {
     for (format, latency_s) in [(AudioFormat::Wav, 0.0), (AudioFormat::Flac, 0.2), (AudioFormat::Opus, 0.05)]
     {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use pajamas_plugin_api::{Dtype, Task};
+use pajamas_plugin_api::{Dtype, ErrorKind, Part, Task};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
-use crate::bench::{Bench, Checked, Loaded, Stop, ensure, fail, run, sample_request, skip};
+use crate::bench::{Bench, Checked, Loaded, Stop, ensure, fail, request, run, sample_request, skip};
 use crate::raw::Seen;
 
 /// Largest distance of a vector's length from 1.
@@ -210,7 +211,7 @@ pub(super) fn transcribe(bench: &Bench<'_>) -> Checked {
 }
 
 pub(super) fn speak(bench: &Bench<'_>) -> Checked {
-    let (_, events) = run_sample(bench, &Task::Speak)?;
+    let (loaded, events) = run_sample(bench, &Task::Speak)?;
     let mut format = None;
     let mut total = 0;
     for event in &events {
@@ -226,5 +227,10 @@ pub(super) fn speak(bench: &Bench<'_>) -> Checked {
         total += samples;
     }
     ensure!(total > 0, "no sound came");
+    let voice = "no voice of any model has this name";
+    let refused = request(Task::Speak, json!({ "voice": voice }), vec![Part::text("hello")]);
+    let recording = run(&loaded.model, &refused)?;
+    let (kind, message) = recording.error()?;
+    ensure!(kind == ErrorKind::Invalid, "an unknown voice is {kind:?}: {message}");
     Ok(())
 }
