@@ -6,7 +6,7 @@ use std::time::Instant;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Host, PATIENCE, Setup, check_with_python};
+use crate::harness::{Answer, Host, PATIENCE, Setup};
 
 /// A WAV file of this many seconds, 16-bit mono at 16 kHz.
 fn wav(seconds: f32) -> Vec<u8> {
@@ -302,10 +302,4 @@ async fn a_client_that_goes_away_stops_all_models() {
         drop(chunks);
         until_all_idle(&host).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_official_client_is_satisfied() {
-    let Some(setup) = Setup::real_models(&["whisper-tiny.en", "piper-joe"]) else { return };
-    check_with_python("openai_audio.py", &setup.start().url);
 }

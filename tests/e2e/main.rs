@@ -28,6 +28,8 @@ mod keys;
 mod lifecycle;
 /// Memory by bytes: eviction, pins, preloading, idle time.
 mod memory;
+/// Pictures, sound, speech and vectors by real models.
+mod modalities;
 /// The official `openai` client for Python.
 mod openai_client;
 /// Workers that die or hang under their jobs: streams that go on, poison, quarantine.

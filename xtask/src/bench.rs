@@ -16,6 +16,7 @@ use crate::files;
 use crate::host_process::HostProcess;
 use crate::models;
 use crate::process;
+use crate::python::Package;
 use crate::setup::Tools;
 use crate::workspace::Workspace;
 
@@ -25,6 +26,18 @@ const SLOTS: u32 = 8;
 const CONTEXT: u32 = 1024;
 /// How long the rival may take to load the model.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the script of [`modalities`] compares with.
+const RIVALS: &[Package] = &[
+    Package { name: "faster-whisper", version: "1.2.1" },
+    Package { name: "piper-tts", version: "1.8.0" },
+    // As the plugin has it.
+    Package { name: "onnxruntime", version: "1.31.1" },
+    Package { name: "pillow", version: "13.0.0" },
+];
+/// The models of that script.
+const MODALITIES: &[&str] =
+    &["nudenet", "piper-joe", "samples", "whisper-tiny-en", "whisper-tiny-en-int8", "whisper-tiny-en-ct2"];
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
@@ -54,7 +67,29 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     }
     round_trip(&built, &client)?;
     generate(&built, &client, &models, args)?;
-    live(&built, &client, &models)
+    live(&built, &client, &models)?;
+    modalities(workspace, &tools, &built, args)
+}
+
+/// Pictures and sound, beside the Python libraries for the same models.
+fn modalities(workspace: &Workspace, tools: &Tools, built: &Built, args: &BenchArgs) -> Result<()> {
+    let models = models::ensure_named(workspace, tools, MODALITIES)?;
+    tools.venv().install(workspace, RIVALS)?;
+    let threads = threads(args)?.to_string();
+    let config = built.fixtures.with_file_name("bench-modalities.toml");
+    fs::write(&config, format!("[plugins.onnx.options]\nthreads = {threads}\n"))?;
+    let config = config.to_string_lossy().into_owned();
+    let host = start_host(built, &built.plugins, &models, &["--config", &config])?;
+    let script = workspace.root().join("tests/benches/python/modalities.py");
+    let mut python = Command::new(tools.venv().python());
+    python.arg(script).arg(format!("http://{}", host.address())).arg(&models);
+    process::run(python.args([threads, args.rounds.to_string()]))?;
+    host.stop()
+}
+
+fn threads(args: &BenchArgs) -> Result<usize> {
+    let cores = thread::available_parallelism().context("cannot count the cores")?.get();
+    Ok(args.threads.unwrap_or(cores))
 }
 
 /// What clients notice of swaps and of deaths: the host with the gguf plugin in two versions, which differ in name only.
@@ -94,8 +129,7 @@ fn round_trip(built: &Built, client: &Path) -> Result<()> {
 
 /// The host with the gguf plugin, in turns with the rival.
 fn generate(built: &Built, client: &Path, models: &Path, args: &BenchArgs) -> Result<()> {
-    let cores = thread::available_parallelism().context("cannot count the cores")?.get();
-    let threads = args.threads.unwrap_or(cores).to_string();
+    let threads = threads(args)?.to_string();
     let options = format!(
         "[plugins.gguf.options]\nslots = {SLOTS}\ncontext = {CONTEXT}\nthreads = {threads}\nthreads_batch = {threads}\n"
     );

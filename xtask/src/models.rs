@@ -58,6 +58,14 @@ pub(crate) fn ensure_for_tests(workspace: &Workspace, tools: &Tools) -> Result<P
 }
 
 /// Makes sure that models are in `dir`. Returns their own folders.
+/// Makes sure that these models are in the cache folder. Returns that folder.
+pub(crate) fn ensure_named(workspace: &Workspace, tools: &Tools, names: &[&str]) -> Result<PathBuf> {
+    let dir = workspace.models();
+    let models: Vec<_> = MODELS.iter().filter(|model| names.contains(&model.name)).collect();
+    ensure(workspace, tools.venv(), &dir, &models)?;
+    Ok(dir)
+}
+
 fn ensure(workspace: &Workspace, venv: &Venv, dir: &Path, models: &[&Model]) -> Result<Vec<PathBuf>> {
     let is_missing = |model: &&&Model| !is_complete(&dir.join(model.name), model);
     let missing: Vec<_> = models.iter().filter(is_missing).collect();

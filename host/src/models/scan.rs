@@ -296,7 +296,7 @@ impl Weights {
             Some(part) => {
                 (1..=part.count).map(|number| path.with_file_name(part.file_name(number))).collect()
             }
-            None => vec![path.to_owned()],
+            None => std::iter::once(path.to_owned()).chain(companions(path, &format)).collect(),
         };
         let stem = part.map_or(stem.as_str(), |part| part.base).to_owned();
         Self { path: path.to_owned(), files, format, stem }
@@ -311,9 +311,25 @@ impl Weights {
     }
 }
 
+/// Files that belong to a model in one file: beside `X.onnx`, its weights and what Piper says of a voice. Whoever loads the
+/// model reads them too.
+fn companions(path: &Path, format: &str) -> Vec<PathBuf> {
+    let of = |suffix: &str| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(suffix);
+        path.with_file_name(name)
+    };
+    let suffixes: &[&str] = if format == "onnx" { &[".data", "_data", ".json"] } else { &[] };
+    suffixes.iter().map(|suffix| of(suffix)).filter(|path| path.is_file()).collect()
+}
+
 /// Takes the only candidate that has no settings of its own.
 fn only_undescribed(candidates: &mut Vec<Weights>) -> Result<Weights, String> {
-    let is_undescribed = |index: &usize| !candidates[*index].settings_file().is_file();
+    let is_undescribed = |index: &usize| {
+        let own = candidates[*index].settings_file();
+        // The own settings of `model.onnx` would be `model.toml`: the very file that is being read.
+        !own.is_file() || own.ends_with(SETTINGS_FILE)
+    };
     let undescribed: Vec<_> = (0..candidates.len()).filter(is_undescribed).collect();
     match undescribed.as_slice() {
         [] => Err("no model without settings of its own lies beside it: name one with \"file\"".to_owned()),

@@ -214,6 +214,18 @@ fn models_of_one_name_are_told_apart_by_their_folders() {
 }
 
 #[test]
+fn what_lies_beside_an_onnx_file_belongs_to_it() {
+    let shelf = Shelf::with(&["v/joe.onnx", "v/joe.onnx.json", "v/joe.onnx.data", "v/joe.txt", "m/model.onnx"])
+        .file("m/model.toml", "name = 'detector'");
+    let catalog = shelf.scan();
+    assert_eq!(catalog.problems, []);
+    let files = &catalog.find("joe").unwrap().files;
+    let names: Vec<_> = files.iter().filter_map(|file| file.file_name()).collect();
+    assert_eq!(names, ["joe.onnx", "joe.onnx.data", "joe.onnx.json"]);
+    assert_eq!(catalog.find("detector").unwrap().files.len(), 1);
+}
+
+#[test]
 fn an_alias_never_hides_a_model() {
     let shelf = Shelf::with(&["a.gguf", "z.gguf"]).file("a.toml", "aliases = ['z', 'both', 'both']");
     let catalog = shelf.scan();
