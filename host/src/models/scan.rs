@@ -169,8 +169,8 @@ impl<'a> Scan<'a> {
     /// The format of a folder that is one model.
     fn format_of(&mut self, folder: &Path, listing: &Listing) -> Option<&'static str> {
         let exported = folder.join(format::ONNX_FOLDER);
-        let has_exported = listing.folders.contains(&exported)
-            && listing.files.contains(&folder.join(format::CONFIG_FILE));
+        let has_exported =
+            listing.folders.contains(&exported) && listing.files.contains(&folder.join(format::CONFIG_FILE));
         let exported = if has_exported { self.list(&exported).files } else { Vec::new() };
         format::of_folder(folder, listing.files.iter().chain(&exported).map(PathBuf::as_path))
     }

@@ -97,8 +97,12 @@ fn networks_beside_a_configuration_are_one_model_and_others_are_one_each() {
         "loose/onnx/config.txt",
         "loose/onnx/yolo.onnx",
     ]);
-    let expected =
-        ["bert onnx bert", "joe onnx voices/joe.onnx", "whisper onnx whisper", "yolo onnx loose/onnx/yolo.onnx"];
+    let expected = [
+        "bert onnx bert",
+        "joe onnx voices/joe.onnx",
+        "whisper onnx whisper",
+        "yolo onnx loose/onnx/yolo.onnx",
+    ];
     assert_eq!(shelf.models(), expected);
     assert_eq!(shelf.problems(), [""; 0]);
     assert_eq!(shelf.scan().find("whisper").unwrap().files.len(), 3);
