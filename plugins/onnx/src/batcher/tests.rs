@@ -146,14 +146,17 @@ fn limits(rows_max: usize) -> BatchLimits {
     BatchLimits { rows_max, delay: Duration::ZERO }
 }
 
+/// One caller's inputs, `a` and `b`.
+type Rows = (Floats, Floats);
+
 /// One caller's rows.
-fn call(rows: usize, width: usize, first: f32) -> (Floats, Floats) {
+fn call(rows: usize, width: usize, first: f32) -> Rows {
     let values: Vec<f32> = (0..rows * width).map(|index| first + index as f32).collect();
     let b: Vec<f32> = (0..rows).map(|row| first * 10.0 + row as f32).collect();
     (Floats::new(&[rows as i64, width as i64], &values), Floats::new(&[rows as i64, 1], &b))
 }
 
-fn run<R: TensorRunner<Value = Floats>>(runner: &R, call: &(Floats, Floats)) -> Result<Vec<Floats>, Error> {
+fn run<R: TensorRunner<Value = Floats>>(runner: &R, call: &Rows) -> Result<Vec<Floats>, Error> {
     runner.run(&[("a", &call.0), ("b", &call.1)], &["sum", "double"])
 }
 
@@ -161,7 +164,7 @@ fn run<R: TensorRunner<Value = Floats>>(runner: &R, call: &(Floats, Floats)) -> 
 fn run_together(
     mood: Mood,
     limits: BatchLimits,
-    calls: &[(Floats, Floats)],
+    calls: &[Rows],
 ) -> (Vec<Result<Vec<Floats>, Error>>, Vec<usize>) {
     let (begun, has_begun) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel();
@@ -205,7 +208,8 @@ fn what_comes_during_a_run_becomes_one_batch() {
 #[test]
 fn calls_that_do_not_go_together_run_apart() {
     let good = |index: usize| call(1, 3, index as f32);
-    let cases: [(usize, Vec<(Floats, Floats)>, &[usize]); 4] = [
+    // Most rows of a run, the calls, and the rows of each run.
+    let cases: [(usize, Vec<Rows>, &[usize]); 4] = [
         (8, vec![good(0), good(1), call(1, 2, 5.0), good(2)], &[1, 2, 1]),
         (8, vec![good(0), call(3, 3, 1.0), call(4, 3, 2.0), call(2, 3, 3.0)], &[1, 7, 2]),
         (1, vec![good(0)], &[1]),
