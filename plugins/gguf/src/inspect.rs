@@ -208,8 +208,8 @@ impl ModelFile {
             control_tokens: control.map(|(text, _)| text.clone()).collect(),
             estimated_bytes: BTreeMap::from([(device, self.estimated_bytes(options, gpu))]),
             slots: Some(options.slots),
-            labels: Vec::new(),
             tasks,
+            ..ModelInfo::default()
         }
     }
 }
