@@ -244,7 +244,8 @@ async fn raw_tensors_go_in_and_out_of_a_detector() {
     let metadata = host.get("/v2/models/nudenet").await.body;
     let input = metadata["inputs"][0]["name"].as_str().expect("an input").to_owned();
     let zeros = vec![0.0; 3 * 320 * 320];
-    let body = json!({"inputs": [{"name": input, "datatype": "FP32", "shape": [1, 3, 320, 320], "data": zeros}]});
+    let body =
+        json!({"inputs": [{"name": input, "datatype": "FP32", "shape": [1, 3, 320, 320], "data": zeros}]});
     let answer = host.post("/v2/models/nudenet/infer", &body).await;
     assert_eq!(answer.status, 200, "{:?}", answer.body["error"]);
     assert_eq!(answer.body["outputs"][0]["shape"], json!([1, 22, 2100]));

@@ -215,8 +215,9 @@ fn models_of_one_name_are_told_apart_by_their_folders() {
 
 #[test]
 fn what_lies_beside_an_onnx_file_belongs_to_it() {
-    let shelf = Shelf::with(&["v/joe.onnx", "v/joe.onnx.json", "v/joe.onnx.data", "v/joe.txt", "m/model.onnx"])
-        .file("m/model.toml", "name = 'detector'");
+    let shelf =
+        Shelf::with(&["v/joe.onnx", "v/joe.onnx.json", "v/joe.onnx.data", "v/joe.txt", "m/model.onnx"])
+            .file("m/model.toml", "name = 'detector'");
     let catalog = shelf.scan();
     assert_eq!(catalog.problems, []);
     let files = &catalog.find("joe").unwrap().files;
