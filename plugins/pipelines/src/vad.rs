@@ -1,7 +1,8 @@
 //! Where in a sound somebody speaks: Silero VAD, versions 5 and 6.
 //!
-//! Sources: `OnnxWrapper` of snakers4/silero-vad, `utils_vad.py`, for the network; `get_speech_timestamps` and
-//! `SpeechTimestampsMap` of SYSTRAN/faster-whisper, `vad.py`, for making spans of its probabilities that suit Whisper.
+//! Sources: `OnnxWrapper` of snakers4/silero-vad, `utils_vad.py`, for `silero_vad.onnx`, and `SileroVADModel` of
+//! SYSTRAN/faster-whisper, `vad.py`, for `silero_vad_16k_sequence.onnx`; `get_speech_timestamps` and
+//! `SpeechTimestampsMap` there for making spans of the probabilities that suit Whisper.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,13 +11,16 @@ use pajamas_plugin_api::{Dtype, Error, TensorView};
 
 use crate::numbers::{from_f32s, to_f32s};
 use crate::runner::{TensorRunner, TensorSpec};
+use crate::tensors::list;
 
 const SAMPLE_RATE_HZ: usize = 16_000;
 /// Samples that one probability is for.
 const CHUNK_SAMPLES: usize = 512;
 /// Samples before the chunk that the network sees, too.
 const CONTEXT_SAMPLES: usize = 64;
-const STATE_SHAPE: [i64; 3] = [2, 1, 128];
+const WINDOW_SAMPLES: usize = CONTEXT_SAMPLES + CHUNK_SAMPLES;
+const SOUND_INPUT: &str = "input";
+const RATE_INPUT: &str = "sr";
 /// Speech begins at this probability.
 const BEGIN_PROBABILITY: f32 = 0.5;
 /// It goes on until the probability falls below this.
@@ -28,33 +32,60 @@ const SILENCE_SAMPLES_MIN: usize = 2 * SAMPLE_RATE_HZ;
 /// Sound around speech that is kept: 400 ms, as in faster-whisper.
 const PADDING_SAMPLES: usize = SAMPLE_RATE_HZ * 2 / 5;
 
+/// How a network of the detector is called.
+#[derive(Debug)]
+struct Layout {
+    /// Chunks that it reads in one run.
+    chunks: usize,
+    /// Its output of one probability for each chunk.
+    output: &'static str,
+    /// Inputs that carry what it remembers, outputs that they come from, and shapes.
+    states: &'static [(&'static str, &'static str, [i64; 3])],
+    /// Whether it wants to be told the sample rate.
+    has_rate: bool,
+}
+
+/// Both give the same probabilities; a sequence takes a third of the time.
+const LAYOUTS: [Layout; 2] = [
+    Layout { chunks: 1, output: "output", states: &[("state", "stateN", [2, 1, 128])], has_rate: true },
+    Layout {
+        chunks: 256,
+        output: "speech_probs",
+        states: &[("h", "hn", [1, 1, 128]), ("c", "cn", [1, 1, 128])],
+        has_rate: false,
+    },
+];
+
 /// A voice activity detector. Any thread may use it, also at the same time.
 pub(crate) struct Vad<R> {
     network: R,
-    input: TensorSpec,
-    state: TensorSpec,
+    layout: &'static Layout,
 }
 
 impl<R: TensorRunner> Vad<R> {
-    /// The detector of the network `silero_vad.onnx`.
+    /// The detector of the network `silero_vad.onnx` or `silero_vad_16k_sequence.onnx`.
     ///
     /// # Errors
     /// The network is another one.
     pub(crate) fn open(network: R) -> Result<Self, Error> {
-        let input = |name: &str| {
-            let spec = network.inputs().iter().find(|spec| spec.name == name);
-            spec.cloned().ok_or_else(|| {
-                Error::bad_model(format!(
-                    "the voice activity detector has no input `{name}`; silero_vad.onnx of Silero VAD 5 or 6 is expected"
-                ))
-            })
+        let layout = LAYOUTS.iter().find(|layout| {
+            let rate = layout.has_rate.then_some(RATE_INPUT);
+            let mut inputs =
+                [SOUND_INPUT].into_iter().chain(layout.states.iter().map(|state| state.0)).chain(rate);
+            inputs.all(|name| network.inputs().iter().any(|spec| spec.name == name))
+        });
+        let Some(layout) = layout else {
+            return Err(Error::bad_model(format!(
+                "the voice activity detector has the inputs {}; silero_vad.onnx or silero_vad_16k_sequence.onnx of \
+                 Silero VAD 5 or 6 is expected",
+                list(network.inputs())
+            )));
         };
-        input("sr")?;
-        Ok(Self { input: input("input")?, state: input("state")?, network })
+        Ok(Self { network, layout })
     }
 
     /// The probability of speech in each 512 samples of mono sound at 16 kHz; `None` if `is_cancelled`, which is asked
-    /// with the number of each chunk.
+    /// before each run with the number of chunks done.
     ///
     /// # Errors
     /// The engine failed.
@@ -63,30 +94,59 @@ impl<R: TensorRunner> Vad<R> {
         samples: &[f32],
         is_cancelled: impl Fn(usize) -> bool,
     ) -> Result<Option<Vec<f32>>, Error> {
+        let Layout { chunks, output, states, has_rate } = *self.layout;
         let rate = (SAMPLE_RATE_HZ as i64).to_ne_bytes();
-        let rate =
-            self.network.value(&TensorView { name: "sr", dtype: Dtype::I64, shape: &[], data: &rate })?;
-        let mut state = from_f32s(&self.network, &self.state, &STATE_SHAPE, &[0.0; 256])?;
+        let rate = TensorView { name: RATE_INPUT, dtype: Dtype::I64, shape: &[], data: &rate };
+        let rate = has_rate.then(|| self.network.value(&rate)).transpose()?;
+        let zeros = |(name, _, shape): &(&str, &str, [i64; 3])| {
+            let count = shape.iter().product::<i64>() as usize;
+            from_f32s(&self.network, self.input(name)?, shape, &vec![0.0; count])
+        };
+        let mut memory: Vec<R::Value> = states.iter().map(zeros).collect::<Result<_, _>>()?;
+        let outputs: Vec<&str> = [output].into_iter().chain(states.iter().map(|state| state.1)).collect();
         let mut probabilities = Vec::with_capacity(samples.len().div_ceil(CHUNK_SAMPLES));
-        let mut window = [0.0; CONTEXT_SAMPLES + CHUNK_SAMPLES];
-        for (i, chunk) in samples.chunks(CHUNK_SAMPLES).enumerate() {
-            if is_cancelled(i) {
+        let mut windows = Vec::with_capacity(chunks * WINDOW_SAMPLES);
+        for begin in (0..samples.len()).step_by(chunks * CHUNK_SAMPLES) {
+            if is_cancelled(probabilities.len()) {
                 return Ok(None);
             }
-            window.copy_within(CHUNK_SAMPLES.., 0);
-            let (sound, rest) = window[CONTEXT_SAMPLES..].split_at_mut(chunk.len());
-            sound.copy_from_slice(chunk);
-            rest.fill(0.0);
-            let input = from_f32s(&self.network, &self.input, &[1, window.len() as i64], &window)?;
-            let inputs = [("input", &input), ("state", &state), ("sr", &rate)];
-            let mut outputs = self.network.run(&inputs, &["output", "stateN"])?.into_iter();
-            let (Some(output), Some(next)) = (outputs.next(), outputs.next()) else {
-                return Err(Error::internal("the voice activity detector returned nothing"));
-            };
-            probabilities.push(to_f32s(&output)?.first().copied().unwrap_or(0.0));
-            state = next;
+            fill_windows(samples, begin, chunks, &mut windows);
+            let shape = [(windows.len() / WINDOW_SAMPLES) as i64, WINDOW_SAMPLES as i64];
+            let sound = from_f32s(&self.network, self.input(SOUND_INPUT)?, &shape, &windows)?;
+            let mut inputs = vec![(SOUND_INPUT, &sound)];
+            inputs.extend(states.iter().map(|state| state.0).zip(&memory));
+            inputs.extend(rate.as_ref().map(|rate| (RATE_INPUT, rate)));
+            let mut results = self.network.run(&inputs, &outputs)?.into_iter();
+            let found = results.next().map(|value| to_f32s(&value)).transpose()?.unwrap_or_default();
+            if found.len() as i64 != shape[0] {
+                let (found, expected) = (found.len(), shape[0]);
+                let message =
+                    format!("the voice activity detector gave {found} probabilities for {expected} chunks");
+                return Err(Error::bad_model(message));
+            }
+            probabilities.extend(found);
+            memory = results.collect();
         }
         Ok(Some(probabilities))
+    }
+
+    fn input(&self, name: &str) -> Result<&TensorSpec, Error> {
+        let found = self.network.inputs().iter().find(|spec| spec.name == name);
+        found.ok_or_else(|| Error::internal(format!("the detector lost its input `{name}`")))
+    }
+}
+
+/// The chunks from `begin` on, at most `chunks` of them, each behind the samples before it; zeros before the sound and
+/// behind it.
+fn fill_windows(samples: &[f32], begin: usize, chunks: usize, windows: &mut Vec<f32>) {
+    windows.clear();
+    for start in (begin..samples.len()).step_by(CHUNK_SAMPLES).take(chunks) {
+        let before = &samples[start.saturating_sub(CONTEXT_SAMPLES)..start];
+        let chunk = &samples[start..samples.len().min(start + CHUNK_SAMPLES)];
+        windows.resize(windows.len() + CONTEXT_SAMPLES - before.len(), 0.0);
+        windows.extend_from_slice(before);
+        windows.extend_from_slice(chunk);
+        windows.resize(windows.len() + CHUNK_SAMPLES - chunk.len(), 0.0);
     }
 }
 
@@ -175,37 +235,136 @@ impl<'a> Speech<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::runner::Value;
+
+    #[derive(Clone)]
+    struct Numbers(Vec<i64>, Vec<f32>);
+
+    impl Value for Numbers {
+        fn dtype(&self) -> Dtype {
+            Dtype::F32
+        }
+
+        fn shape(&self) -> &[i64] {
+            &self.0
+        }
+
+        fn bytes(&self) -> Result<Cow<'_, [u8]>, Error> {
+            Ok(Cow::Borrowed(bytemuck::cast_slice(&self.1)))
+        }
+    }
+
+    /// A detector whose probability is the sum of the chunk with its context and of everything before.
+    struct Summing(&'static Layout, Vec<TensorSpec>);
+
+    impl Summing {
+        fn new(layout: &'static Layout) -> Self {
+            let states = layout.states.iter().map(|state| state.0);
+            let names = states.chain([SOUND_INPUT]).chain(layout.has_rate.then_some(RATE_INPUT));
+            let spec = |name: &str| TensorSpec { name: name.to_owned(), dtype: Dtype::F32, shape: vec![] };
+            Self(layout, names.map(spec).collect())
+        }
+    }
+
+    impl TensorRunner for Summing {
+        type Value = Numbers;
+
+        fn inputs(&self) -> &[TensorSpec] {
+            &self.1
+        }
+
+        fn outputs(&self) -> &[TensorSpec] {
+            &[]
+        }
+
+        fn metadata(&self) -> &BTreeMap<String, String> {
+            const { &BTreeMap::new() }
+        }
+
+        fn value(&self, tensor: &TensorView<'_>) -> Result<Numbers, Error> {
+            Ok(Numbers(
+                tensor.shape.to_vec(),
+                tensor.data.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect(),
+            ))
+        }
+
+        fn run(&self, inputs: &[(&str, &Numbers)], _: &[&str]) -> Result<Vec<Numbers>, Error> {
+            let find = |name: &str| inputs.iter().find(|input| input.0 == name).unwrap().1;
+            assert_eq!(inputs.len(), self.1.len());
+            let mut states: Vec<Numbers> = self.0.states.iter().map(|state| find(state.0).clone()).collect();
+            let windows = find(SOUND_INPUT).1.chunks_exact(WINDOW_SAMPLES);
+            let sums = windows.map(|window| {
+                states.iter_mut().for_each(|state| state.1[0] += window.iter().sum::<f32>());
+                states[0].1[0]
+            });
+            let sums = Numbers(vec![], sums.collect());
+            Ok([vec![sums], states].concat())
+        }
+    }
+
+    #[test]
+    fn both_layouts_see_the_same() {
+        // Whole numbers, so that sums are exact.
+        let samples: Vec<f32> = (0..300 * CHUNK_SAMPLES + 100).map(|i| (i % 7) as f32).collect();
+        let mut expected = 0.0;
+        let chunks = samples.chunks(CHUNK_SAMPLES).enumerate().map(|(i, chunk)| {
+            let context = &samples[(i * CHUNK_SAMPLES).saturating_sub(CONTEXT_SAMPLES)..i * CHUNK_SAMPLES];
+            expected += context.iter().chain(chunk).sum::<f32>();
+            expected
+        });
+        let expected: Vec<f32> = chunks.collect();
+        for layout in &LAYOUTS {
+            let vad = Vad::open(Summing::new(layout)).unwrap();
+            assert_eq!(vad.layout.chunks, layout.chunks);
+            assert_eq!(vad.probabilities(&samples, |_| false).unwrap().unwrap(), expected);
+            assert_eq!(vad.probabilities(&samples, |chunks| chunks > 0).unwrap(), None);
+            assert_eq!(vad.probabilities(&[], |_| false).unwrap().unwrap(), [0.0; 0]);
+        }
+        let mut other = Summing::new(&LAYOUTS[0]);
+        other.1.retain(|spec| spec.name != "state");
+        let message = Vad::open(other).err().unwrap().to_string();
+        assert!(message.contains("silero_vad.onnx") && message.contains("`input`"), "{message}");
+    }
 
     /// Probabilities, each for so many chunks.
     fn probabilities(runs: &[(f32, usize)]) -> Vec<f32> {
         runs.iter().flat_map(|(probability, chunks)| vec![*probability; *chunks]).collect()
     }
 
+    /// Name, runs of probabilities, and first sample and end of each span.
+    type Case<'a> = (&'a str, &'a [(f32, usize)], &'a [(usize, usize)]);
+
     #[test]
     fn spans_of_speech() {
         // 2 s of silence are 63 chunks, 250 ms of speech 8; the padding is 6400 samples.
-        let chunk = |chunks: usize| chunks * CHUNK_SAMPLES;
-        let cases: [(&str, &[(f32, usize)], Vec<Range<usize>>); 7] = [
-            ("nobody speaks", &[(0.1, 100)], vec![]),
-            ("somebody speaks all the time", &[(0.9, 100)], vec![0..chunk(100)]),
-            ("too short", &[(0.1, 50), (0.9, 7), (0.1, 100)], vec![]),
-            ("a short pause", &[(0.9, 50), (0.1, 40), (0.9, 50)], vec![0..chunk(140)]),
-            ("a doubtful pause", &[(0.9, 50), (0.4, 200), (0.9, 50)], vec![0..chunk(300)]),
+        const fn chunk(chunks: usize) -> usize {
+            chunks * CHUNK_SAMPLES
+        }
+        let cases: [Case<'_>; 7] = [
+            ("nobody speaks", &[(0.1, 100)], &[]),
+            ("somebody speaks all the time", &[(0.9, 100)], &[(0, chunk(100))]),
+            ("too short", &[(0.1, 50), (0.9, 7), (0.1, 100)], &[]),
+            ("a short pause", &[(0.9, 50), (0.1, 40), (0.9, 50)], &[(0, chunk(140))]),
+            ("a doubtful pause", &[(0.9, 50), (0.4, 200), (0.9, 50)], &[(0, chunk(300))]),
             (
                 "a long pause",
                 &[(0.1, 100), (0.9, 50), (0.1, 100), (0.9, 50), (0.1, 100)],
-                vec![
-                    chunk(100) - 6400..chunk(150) + 6400,
+                &[
+                    (chunk(100) - 6400, chunk(150) + 6400),
                     // The end was not long enough ago when the sound ended.
-                    chunk(250) - 6400..chunk(300) + 6400,
+                    (chunk(250) - 6400, chunk(300) + 6400),
                 ],
             ),
-            ("speech at the end", &[(0.1, 100), (0.9, 50), (0.1, 20)], vec![chunk(100) - 6400..chunk(170)]),
+            ("speech at the end", &[(0.1, 100), (0.9, 50), (0.1, 20)], &[(chunk(100) - 6400, chunk(170))]),
         ];
         for (name, runs, expected) in cases {
             let probabilities = probabilities(runs);
-            assert_eq!(speech_spans(&probabilities, chunk(probabilities.len())), expected, "{name}");
+            let spans = speech_spans(&probabilities, chunk(probabilities.len()));
+            let spans: Vec<_> = spans.iter().map(|span| (span.start, span.end)).collect();
+            assert_eq!(spans, expected, "{name}");
         }
     }
 

@@ -138,10 +138,13 @@ fn row_begins(cost: &[f32], columns: usize) -> Vec<usize> {
 mod tests {
     use super::*;
 
+    /// Name, rows of costs, and the column at which each row begins.
+    type Case = (&'static str, &'static [&'static [f32]], &'static [usize]);
+
     #[test]
     fn the_cheapest_path() {
         // Results of `dtw_cpu` of openai/whisper.
-        let cases: [(&str, &[&[f32]], &[usize]); 4] = [
+        let cases: [Case; 4] = [
             ("a diagonal", &[&[0.0, 1.0, 1.0], &[1.0, 0.0, 1.0], &[1.0, 1.0, 0.0]], &[0, 1, 2]),
             ("a long first token", &[&[0.0, 0.0, 0.0, 5.0], &[5.0, 5.0, 5.0, 0.0]], &[0, 3]),
             ("more tokens than time", &[&[0.0], &[0.0], &[0.0]], &[0, 0, 0]),

@@ -320,6 +320,9 @@ mod tests {
         assert_eq!(words, expected);
     }
 
+    /// Tokens, and the pieces that they are split into.
+    type Case = (&'static [u32], &'static [(&'static str, usize)]);
+
     #[test]
     fn characters_of_several_tokens_stay_whole() {
         // Tokens are bytes here: é is two of them, and a lone 0xFF is a replacement character even at the end.
@@ -327,7 +330,7 @@ mod tests {
             let bytes: Vec<u8> = tokens.iter().map(|token| *token as u8).collect();
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
-        let cases: [(&[u32], &[(&str, usize)]); 3] = [
+        let cases: [Case; 3] = [
             (&[0x61, 0xC3, 0xA9, 0x62], &[("a", 1), ("é", 2), ("b", 1)]),
             (&[0x61, 0xFF, 0x62], &[("a", 1), ("\u{FFFD}", 1), ("b", 1)]),
             (&[0x61, 0xC3], &[("a", 1), ("\u{FFFD}", 1)]),

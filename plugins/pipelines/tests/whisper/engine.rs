@@ -37,6 +37,7 @@ impl Networks for Engine {
 
     fn open(&self, file: &Path) -> Result<Network, Error> {
         let session = Session::builder(self.environment).unwrap().with_intra_threads(self.threads).unwrap();
+        let session = session.with_intra_op_spinning(false).unwrap();
         let session =
             session.with_log_level(ort::logging::LogLevel::Error).unwrap().commit_from_file(file).unwrap();
         let specs = |outlets: &[Outlet]| outlets.iter().map(spec).collect();
