@@ -44,7 +44,7 @@ impl Sound {
 /// Decodes a WAV (8 to 32 bits, or floating point), FLAC, MP3, Ogg (Vorbis or Opus), WebM or M4A (AAC-LC) file.
 ///
 /// Channels are averaged. Silence that an encoder added at the beginning and at the end is cut off where the file tells
-/// how much it is, which M4A files do in a way that is not read: they begin up to 50 ms late.
+/// how much it is, in a way that is read: AAC begins up to 50 ms late, WebM ends up to 20 ms late.
 /// A recording that breaks off is decoded to where it does; up to one packet in ten may be damaged.
 ///
 /// # Errors
