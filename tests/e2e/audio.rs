@@ -204,11 +204,11 @@ async fn bad_sound_is_the_clients_mistake_and_nobody_elses() {
 /// A host whose models take their time, and the fields that name them.
 fn slow_voices() -> (Host, Vec<(&'static str, &'static str)>) {
     let mut setup = Setup::new().plugin("echo");
-    for (file, settings) in [("ears", 1), ("mind", 30), ("mouth", 20)] {
+    for (file, settings) in [("stt", 1), ("llm", 30), ("tts", 20)] {
         let settings = format!("[options]\ndelay_ms = {settings}\n");
         setup = setup.model(&format!("{file}.echo"), "").model(&format!("{file}.toml"), &settings);
     }
-    let fields = vec![("transcription_model", "ears"), ("model", "mind"), ("speech_model", "mouth")];
+    let fields = vec![("transcription_model", "stt"), ("model", "llm"), ("speech_model", "tts")];
     (setup.start(), fields)
 }
 

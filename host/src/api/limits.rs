@@ -69,6 +69,6 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) const QUOTED_CHARS_MAX: usize = 80;
 /// The most characters of a message about a wrong field.
 pub(super) const MESSAGE_CHARS_MAX: usize = 400;
-/// The largest request that is read and rendered where answers are streamed, in bytes; that takes less than a
-/// millisecond or two, while a longer one would hold up other streams.
-pub(super) const RENDER_HERE_BYTES_MAX: usize = 64 << 10;
+/// The largest request, or answer in one piece, that is read, rendered or written where answers are streamed, in bytes; that
+/// takes less than a millisecond or two, while a longer one would hold up other streams.
+pub(super) const WORK_HERE_BYTES_MAX: usize = 64 << 10;

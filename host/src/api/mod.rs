@@ -9,6 +9,7 @@
 
 mod access;
 mod admin;
+mod aside;
 mod audio;
 mod auth;
 mod chat;

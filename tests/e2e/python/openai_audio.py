@@ -8,7 +8,7 @@ import wave
 import openai
 
 client = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
-EARS, MOUTH = "whisper-tiny.en", "piper-joe"
+STT, TTS = "whisper-tiny.en", "piper-joe"
 TEXT = "The quick brown fox jumps over the lazy dog. It was a bright cold day in April."
 WORDS = {"quick", "brown", "fox", "dog", "bright", "cold", "day", "april"}
 
@@ -19,24 +19,24 @@ def words(text):
 
 def speech():
     """The sound of TEXT, which the other checks listen to."""
-    sound = client.audio.speech.create(model=MOUTH, voice="", input=TEXT, response_format="wav").content
+    sound = client.audio.speech.create(model=TTS, voice="", input=TEXT, response_format="wav").content
     frames = wave.open(io.BytesIO(sound)).getframerate()
     assert 8_000 <= frames <= 48_000, frames
     with client.audio.speech.with_streaming_response.create(
-        model=MOUTH, voice="", input=TEXT, response_format="pcm", speed=2.0
+        model=TTS, voice="", input=TEXT, response_format="pcm", speed=2.0
     ) as answer:
         chunks = list(answer.iter_bytes())
     # 24 000 samples of 16 bits a second, spoken in 1 to 8 seconds.
     assert 48_000 < sum(map(len, chunks)) < 8 * 48_000, sum(map(len, chunks))
     for format, magic in (("flac", b"fLaC"), ("opus", b"OggS")):
-        start = client.audio.speech.create(model=MOUTH, voice="", input="Hello.", response_format=format).content[:4]
+        start = client.audio.speech.create(model=TTS, voice="", input="Hello.", response_format=format).content[:4]
         assert start == magic, (format, start)
     return sound
 
 
 def speech_events():
     with client.audio.speech.with_streaming_response.create(
-        model=MOUTH, voice="", input=TEXT, response_format="pcm", stream_format="sse"
+        model=TTS, voice="", input=TEXT, response_format="pcm", stream_format="sse"
     ) as answer:
         data = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
     assert data.pop() == "[DONE]"
@@ -45,7 +45,7 @@ def speech_events():
 
 
 def transcriptions(sound):
-    ask = dict(model=EARS, file=("speech.wav", sound), temperature=0)
+    ask = dict(model=STT, file=("speech.wav", sound), temperature=0)
     answer = client.audio.transcriptions.create(**ask)
     assert len(WORDS & words(answer.text)) >= 6, answer
     assert answer.usage.type == "duration" and answer.usage.seconds >= 3, answer
@@ -68,11 +68,11 @@ def transcriptions(sound):
 
 def errors(sound):
     for call, named in [
-        (lambda: client.audio.transcriptions.create(model=EARS, file=("x.wav", b"RIFFnonsense")), "file"),
-        (lambda: client.audio.transcriptions.create(model=EARS, file=("x.wav", sound), temperature=7), "temperature"),
-        (lambda: client.audio.transcriptions.create(model=MOUTH, file=("x.wav", sound)), "model"),
-        (lambda: client.audio.speech.create(model=MOUTH, voice="nobody", input="Hello."), "voice"),
-        (lambda: client.audio.speech.create(model=MOUTH, voice="", input="Hello.", response_format="mp3"), "format"),
+        (lambda: client.audio.transcriptions.create(model=STT, file=("x.wav", b"RIFFnonsense")), "file"),
+        (lambda: client.audio.transcriptions.create(model=STT, file=("x.wav", sound), temperature=7), "temperature"),
+        (lambda: client.audio.transcriptions.create(model=TTS, file=("x.wav", sound)), "model"),
+        (lambda: client.audio.speech.create(model=TTS, voice="nobody", input="Hello."), "voice"),
+        (lambda: client.audio.speech.create(model=TTS, voice="", input="Hello.", response_format="mp3"), "format"),
     ]:
         try:
             call()

@@ -1,8 +1,8 @@
 //! Sound of a job, encoded as it comes.
 
 use bytes::Bytes;
-use tracing::Span;
 
+use crate::api::aside::aside;
 use crate::api::error::ApiError;
 use crate::media::{AudioEncoder, AudioFormat, MediaError};
 
@@ -61,19 +61,11 @@ impl Encoder {
     ///
     /// # Errors
     /// The encoder failed.
-    pub(super) async fn finish(self) -> Result<Option<Bytes>, ApiError> {
-        let Some(running) = self.running else { return Ok(None) };
+    pub(super) async fn finish(&mut self) -> Result<Option<Bytes>, ApiError> {
+        let Some(running) = self.running.take() else { return Ok(None) };
         let bytes = aside(move || running.encoder.finish()).await?;
         bytes.map(|bytes| Some(bytes.into())).map_err(|error| failed(&error))
     }
-}
-
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-    let span = Span::current();
-    tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(|error| {
-        tracing::error!(%error, "an encoder failed; this is a bug");
-        ApiError::server("internal_error", "the server failed on this request")
-    })
 }
 
 /// What the plugin sent cannot be written: the plugin's fault, and never the client's.

@@ -14,18 +14,17 @@ use axum::response::Response;
 use pajamas_plugin_api::{Grammar, ModelInfo, Part, Task};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tracing::Span;
 
 use self::messages::MessageBody;
 use self::request::ChatSpec;
 use self::response::ChatFormat;
 use super::ApiState;
 use super::access::AccessRecord;
+use super::aside;
 use super::decoder::{Decoder, ToolCalls};
 use super::error::ApiError;
 use super::generation::{self, Generation};
 use super::json::{JsonBody, Object};
-use super::limits::RENDER_HERE_BYTES_MAX;
 use super::meta::{self, Meta};
 use crate::chat::{
     self, CHATML, ChatMessage, ChatTemplate, RenderInput, SpecialTokens, TemplateError, Tool, ToolCallParser,
@@ -46,7 +45,7 @@ pub(super) async fn create(
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let mut spec = ChatSpec::read(&body)?;
-    let is_long = body.len() > RENDER_HERE_BYTES_MAX;
+    let bytes = body.len();
     drop(body);
     let model = meta::acquire(&state, &record, &spec.generate.model, &Task::Generate).await?;
     let template = model.extension(|| ModelTemplate::new(model.info()));
@@ -55,7 +54,9 @@ pub(super) async fn create(
     // Some models open a call with a control token, whose text is left out otherwise.
     spec.generate.params.control_tokens = !spec.offered_tools().is_empty();
     let spec = Arc::new(spec);
-    let parts = if is_long { render_aside(template, &spec).await? } else { spec.prompt(&template)? };
+    // The longest conversations that the template's bounds allow take about a second.
+    let rendered = Arc::clone(&spec);
+    let parts = aside::by_size(bytes, move || rendered.prompt(&template)).await?;
     let jobs = generation::submit(&model, &spec.generate, vec![parts], state.limits, &record)?;
     let jobs = jobs.into_iter().map(|job| (job, decoder(&spec, syntax))).collect();
     let meta = Meta::new("chatcmpl-", spec.generate.model.clone(), &model);
@@ -121,20 +122,6 @@ fn render(
         .into_iter()
         .map(|segment| Part::Text { text: segment.text, trusted: segment.trusted })
         .collect())
-}
-
-/// As [`ChatSpec::prompt`], on a thread where nobody else waits: the longest conversations that the template's bounds allow take
-/// about a second.
-///
-/// # Cancellation
-/// The rendering goes on to its end, which those bounds keep near.
-async fn render_aside(template: Arc<ModelTemplate>, spec: &Arc<ChatSpec>) -> Result<Vec<Part>, ApiError> {
-    let (spec, span) = (Arc::clone(spec), Span::current());
-    let rendered = tokio::task::spawn_blocking(move || span.in_scope(|| spec.prompt(&template))).await;
-    rendered.unwrap_or_else(|error| {
-        tracing::error!(%error, "rendering a chat template failed; this is a bug");
-        Err(ApiError::server("internal_error", "the server failed on this request"))
-    })
 }
 
 fn decoder(spec: &ChatSpec, syntax: ToolSyntax) -> Decoder {

@@ -6,8 +6,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 
+use crate::api::aside;
 use crate::api::error::ApiError;
-use crate::api::limits::{FINDINGS_MAX, IMAGES_MAX, RENDER_HERE_BYTES_MAX};
+use crate::api::limits::{FINDINGS_MAX, IMAGES_MAX};
 use crate::api::meta;
 use crate::api::multipart::{Body, Form};
 
@@ -60,13 +61,7 @@ struct Images(Vec<String>);
 /// # Errors
 /// A field has a wrong type or a value that is not allowed, or there are no pictures, or too many.
 pub(super) async fn read(body: Body) -> Result<(Fields, Input), ApiError> {
-    if body.len() <= RENDER_HERE_BYTES_MAX {
-        return read_here(&body);
-    }
-    tokio::task::spawn_blocking(move || read_here(&body)).await.map_err(|error| {
-        tracing::error!(%error, "reading the body failed");
-        ApiError::server("internal_error", "the server failed on this request")
-    })?
+    aside::by_size(body.len(), move || read_here(&body)).await
 }
 
 /// As [`read`], on this thread.

@@ -23,6 +23,7 @@ use serde_json::json;
 use self::request::InferSpec;
 use super::ApiState;
 use super::access::AccessRecord;
+use super::aside;
 use super::error::{ApiError, Category};
 use super::json::{self, read_body};
 use super::meta;
@@ -107,8 +108,7 @@ pub(super) async fn infer(
     let name = without_version(name)?.to_owned();
     let headers = http.headers().clone();
     let body = read_body(http, &state).await?;
-    let spec = InferSpec::read(&headers, &body)?;
-    drop(body);
+    let spec = aside::by_size(body.len(), move || InferSpec::read(&headers, &body)).await?;
     let model = meta::acquire(&state, &record, &name, &Task::Infer).await?;
     let outputs: Vec<&str> = spec.wanted.iter().map(|output| output.name.as_str()).collect();
     let request = Request {
@@ -118,11 +118,15 @@ pub(super) async fn infer(
         deadline_ms: Some(record.deadline_ms(state.limits)),
     };
     let tensors = collect(model.submit(request, record.caller())?).await?;
-    let head = response::Head { model: &name, id: spec.id.as_deref() };
-    response::write(&head, &tensors, |name| {
-        let wanted = spec.wanted.iter().find(|output| output.name == name);
-        wanted.and_then(|output| output.is_binary).unwrap_or(spec.is_binary)
-    })
+    let (id, wanted, all_binary) = (spec.id, spec.wanted, spec.is_binary);
+    let is_binary = move |name: &str| {
+        let wanted = wanted.iter().find(|output| output.name == name);
+        wanted.and_then(|output| output.is_binary).unwrap_or(all_binary)
+    };
+    let bytes = tensors.iter().map(|tensor| tensor.data.len()).sum();
+    let write =
+        move || response::write(&response::Head { model: &name, id: id.as_deref() }, &tensors, is_binary);
+    aside::by_size(bytes, write).await
 }
 
 /// The tensors of a job, when it is done.

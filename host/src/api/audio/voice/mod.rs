@@ -51,16 +51,16 @@ pub(in crate::api) async fn create(
     record.set_model(&spec.generate.model);
     let sound = decode(&state, spec.file.clone()).await?;
     let acquire = |name, task| meta::acquire(&state, &record, name, task);
-    let (ears, mind, mouth) = tokio::try_join!(
+    let (stt, llm, tts) = tokio::try_join!(
         acquire(&spec.transcription_model, &Task::Transcribe),
         acquire(&spec.generate.model, &Task::Generate),
         acquire(&spec.speech_model, &Task::Speak),
     )?;
     let (format, events) = (spec.format, spec.events);
     let talk = Talk {
-        ears,
-        mind,
-        mouth,
+        stt,
+        llm,
+        tts,
         spec,
         limits: state.limits,
         record: Arc::clone(&record),

@@ -50,10 +50,17 @@ pub(super) struct Heard {
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     transcript: String,
+    #[serde(flatten)]
+    written: Written,
+    timings: Timings,
+}
+
+/// The answer's text.
+#[derive(Debug, Default, Serialize)]
+struct Written {
     text: String,
     finish_reason: Option<FinishReason>,
     usage: UsageBody,
-    timings: Timings,
 }
 
 /// How long things took, in milliseconds; `None` for what has not happened.
@@ -100,11 +107,11 @@ fn ms_since(instant: Instant) -> u64 {
 /// A turn, ready to run.
 pub(super) struct Talk {
     /// The model that transcribes.
-    pub(super) ears: LoadedModel,
+    pub(super) stt: LoadedModel,
     /// The model that answers.
-    pub(super) mind: LoadedModel,
+    pub(super) llm: LoadedModel,
     /// The model that speaks.
-    pub(super) mouth: LoadedModel,
+    pub(super) tts: LoadedModel,
     pub(super) spec: VoiceSpec,
     pub(super) limits: Limits,
     pub(super) record: Arc<AccessRecord>,
@@ -128,23 +135,22 @@ impl Talk {
         let mut messages = std::mem::take(&mut self.spec.history);
         messages.push(ChatMessage::new(Role::User, transcript.as_str()));
         let answer = self.answer(&messages)?;
-        let mut summary = self.speak_while_writing(answer, &outlet).await?;
-        let rest = std::mem::replace(&mut self.encoder, Encoder::new(self.spec.format)).finish().await?;
+        let written = self.speak_while_writing(answer, &outlet).await?;
+        let rest = self.encoder.finish().await?;
         let nothing =
             || ApiError::server("plugin_failed", "the model's answer has no word in it that can be spoken");
         self.hand_on(rest.ok_or_else(nothing)?, &outlet).await;
         self.timings.total_ms = Some(ms_since(self.started));
-        summary.timings = self.timings;
-        summary.transcript = transcript;
-        tracing::debug!(timings = %self.timings, "a spoken answer is complete");
-        outlet.put(Said::End(summary)).await;
+        let timings = self.timings;
+        tracing::debug!(%timings, "a spoken answer is complete");
+        outlet.put(Said::End(Box::new(Summary { transcript, written, timings }))).await;
         Ok(())
     }
 
     async fn listen(&mut self, question: Vec<f32>) -> Result<Heard, ApiError> {
         let began = Instant::now();
         let params = &self.spec.transcribe;
-        let job = transcriptions::submit(&self.ears, params, question, self.deadline_ms(), &self.record)?;
+        let job = transcriptions::submit(&self.stt, params, question, self.deadline_ms(), &self.record)?;
         let segments = transcriptions::collect(transcriptions::heard(job)).await?;
         self.timings.stt_ms = Some(ms_since(began));
         let mut joiner = Joiner::default();
@@ -156,9 +162,9 @@ impl Talk {
     }
 
     fn answer(&self, messages: &[ChatMessage]) -> Result<Generation<JobStream>, ApiError> {
-        let parts = chat::prompt(&self.mind, messages)?;
+        let parts = chat::prompt(&self.llm, messages)?;
         let limits = Limits { deadline_ms: self.deadline_ms(), ..self.limits };
-        let jobs = generation::submit(&self.mind, &self.spec.generate, vec![parts], limits, &self.record)?;
+        let jobs = generation::submit(&self.llm, &self.spec.generate, vec![parts], limits, &self.record)?;
         let decoder = || Decoder::new(self.spec.generate.stops.clone(), None, false);
         let jobs = jobs.into_iter().map(|job| (job, decoder())).collect();
         Ok(Generation::new(jobs, Arc::clone(&self.record)))
@@ -169,7 +175,7 @@ impl Talk {
         &mut self,
         mut answer: S,
         outlet: &Outlet<Said>,
-    ) -> Result<Box<Summary>, ApiError>
+    ) -> Result<Written, ApiError>
     where
         S: Stream<Item = Result<Update, ApiError>> + Unpin,
     {
@@ -177,14 +183,13 @@ impl Talk {
         let mut splitter = Some(SentenceSplitter::new());
         let mut sentences = VecDeque::new();
         let mut speaking = None;
-        let (mut text, mut usage, mut finish_reason) = (String::new(), UsageBody::default(), None);
+        let mut written = Written::default();
         loop {
             if speaking.is_none() {
                 speaking = sentences.pop_front().map(|sentence| self.say(sentence)).transpose()?;
             }
             if speaking.is_none() && splitter.is_none() {
-                let (transcript, timings) = (String::new(), self.timings);
-                return Ok(Box::new(Summary { transcript, text, finish_reason, usage, timings }));
+                return Ok(written);
             }
             tokio::select! {
                 // Sound first: somebody waits for it.
@@ -200,11 +205,11 @@ impl Talk {
                     sentences.extend(splitter.as_mut().map(|s| s.push(&update.text)).unwrap_or_default());
                     if let Some(end) = update.end {
                         sentences.extend(splitter.take().and_then(SentenceSplitter::finish));
-                        usage.add(0, 1, end.usage);
-                        finish_reason = Some(end.reason);
+                        written.usage.add(0, 1, end.usage);
+                        written.finish_reason = Some(end.reason);
                     }
                     sentences.retain(|sentence| sentence.contains(char::is_alphanumeric));
-                    text += &update.text;
+                    written.text += &update.text;
                     if !update.text.is_empty() {
                         outlet.put(Said::Text(update.text)).await;
                     }
@@ -220,7 +225,7 @@ impl Talk {
             parts: vec![Part::text(sentence)],
             deadline_ms: Some(self.deadline_ms()),
         };
-        Ok(self.mouth.submit(request, self.record.caller())?)
+        Ok(self.tts.submit(request, self.record.caller())?)
     }
 
     /// Takes an event of a sentence that is being spoken. Returns whether it was the last one.
