@@ -149,7 +149,8 @@ where
 /// The model's name in front of `/versions/{version}`, which must be the one that there is.
 fn without_version(target: &str) -> Result<&str, ApiError> {
     match target.rsplit_once("/versions/") {
-        None | Some((_, VERSION)) => Ok(target.strip_suffix("/versions/1").unwrap_or(target)),
+        None => Ok(target),
+        Some((name, VERSION)) => Ok(name),
         Some((name, version)) => {
             let message = format!(
                 "the model \"{name}\" has no version \"{version}\": each model has the version {VERSION}"

@@ -45,11 +45,11 @@ pub(in crate::api) async fn create(
     form: Form,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
-    let spec = VoiceSpec::read(&form)?;
+    let mut spec = VoiceSpec::read(&form)?;
     drop(form);
     // The log names the model that answers.
     record.set_model(&spec.generate.model);
-    let sound = decode(&state, spec.file.clone()).await?;
+    let sound = decode(&state, std::mem::take(&mut spec.file)).await?;
     let acquire = |name, task| meta::acquire(&state, &record, name, task);
     let (stt, llm, tts) = tokio::try_join!(
         acquire(&spec.transcription_model, &Task::Transcribe),
