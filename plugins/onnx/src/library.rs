@@ -80,16 +80,22 @@ impl Library {
     }
 }
 
-/// The version in what the library says about its build, such as `ORT Build Info: git-branch=rel-1.31.1, …`; all of it
-/// when it comes from elsewhere than a release.
+/// The version in what the library says about its build, such as `ORT Build Info: git-branch=rel-1.31.1, git-commit-id=…`;
+/// the commit where no release is named, and all of it where there is none either.
 fn version(build: &str) -> String {
-    let branch = build.split(['=', ',', ' ']).find_map(|word| word.strip_prefix("rel-"));
-    branch.unwrap_or(build).to_owned()
+    let mut fields = build.split([',', ' ']).filter_map(|field| field.split_once('='));
+    let release = fields.clone().find_map(|(_, value)| value.strip_prefix("rel-"));
+    let commit = || fields.find(|(name, _)| *name == "git-commit-id").map(|(_, id)| format!("commit {id}"));
+    release.map(str::to_owned).or_else(commit).unwrap_or_else(|| build.to_owned())
 }
 
 /// Forwards a message of ONNX Runtime. Its errors also come back from the call that failed, which decides what the user
 /// sees.
 fn log(level: LogLevel, _category: &str, _id: &str, location: &str, message: &str) {
+    // It is switched off, and warns all the same that a confined worker lets it write no identifier of the machine.
+    if location.starts_with("telemetry") {
+        return;
+    }
     match level {
         LogLevel::Verbose => tracing::trace!(target: "onnxruntime", location, "{message}"),
         LogLevel::Info => tracing::debug!(target: "onnxruntime", location, "{message}"),
@@ -125,6 +131,9 @@ mod tests {
     fn versions_are_found_in_what_releases_say() {
         let release = "ORT Build Info: git-branch=rel-1.31.1, git-commit-id=26250ae, build type=Release";
         assert_eq!(version(release), "1.31.1");
+        let wheel =
+            "ORT Build Info: git-branch=HEAD, git-commit-id=6af1a93, fp8-kv-cache=1, build type=Release";
+        assert_eq!(version(wheel), "commit 6af1a93");
         assert_eq!(version("built by hand"), "built by hand");
     }
 
