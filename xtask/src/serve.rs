@@ -33,7 +33,7 @@ pub(crate) struct ServeArgs {
 
 pub(crate) fn run(workspace: &Workspace, args: &ServeArgs) -> Result<()> {
     let tools = Tools::ensure(workspace)?;
-    let models = models::ensure_for_tests(workspace, &tools)?;
+    let models = models::ensure_named(workspace, &tools, &[MODEL])?;
     let built = build::for_serving(workspace, &tools)?;
 
     let free_port = if args.once { "127.0.0.1:0" } else { "127.0.0.1:8080" };
