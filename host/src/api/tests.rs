@@ -55,6 +55,7 @@ fn every_rejection_has_openais_shape_and_a_request_id() {
         let response = send(request);
         assert_eq!(response.status().as_u16(), status, "{code}");
         assert!(response.headers().contains_key("x-request-id"));
+        assert_eq!(response.headers().contains_key("connection"), status == 413, "{code}");
         let text = text(response);
         assert!(!text.contains("secret"));
         let error = serde_json::from_str::<Value>(&text).unwrap()["error"].take();
