@@ -192,6 +192,8 @@ pub struct TranscribeParams {
     pub prompt: Option<String>,
     /// 0 is greedy.
     pub temperature: f32,
+    /// Of what is drawn at a temperature above 0.
+    pub seed: u64,
 }
 
 /// Parameters of `speak`.

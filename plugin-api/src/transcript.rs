@@ -20,6 +20,18 @@ pub struct Segment {
     /// Probability that nobody speaks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_speech_probability: Option<f64>,
+    /// Tokens of the text, as the model has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<u32>,
+    /// Length of the text in relation to its length compressed: the greater, the more it repeats itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression_ratio: Option<f64>,
+    /// The temperature at which it was drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Where the window begins in which it was heard, in steps of 10 ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seek: Option<u64>,
     /// The words, if they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Word>,

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use pajamas_plugin_api::{
-    Error, Event, Finish, Job, ModelInfo, Part, Request, Task, Tensor, TensorView, Usage,
+    Error, Event, Finish, InferParams, Job, ModelInfo, Part, Request, Task, Tensor, TensorInfo, TensorView,
+    Usage,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
@@ -35,7 +36,9 @@ impl<R: TensorRunner> Tensors<R> {
 }
 
 impl<R: TensorRunner> Pipeline for Tensors<R> {
-    fn describe(&self, _info: &mut ModelInfo) {}
+    fn describe(&self, info: &mut ModelInfo) {
+        describe(&self.network, info);
+    }
 
     fn run(&self, request: &Request, job: &Job) -> Result<(Finish, Usage), Error> {
         match request.task {
@@ -45,17 +48,25 @@ impl<R: TensorRunner> Pipeline for Tensors<R> {
     }
 }
 
+/// Tells which tensors `infer` takes and gives.
+pub(crate) fn describe<R: TensorRunner>(network: &R, info: &mut ModelInfo) {
+    let tensor = |spec: &TensorSpec| TensorInfo {
+        name: spec.name.clone(),
+        dtype: spec.dtype,
+        shape: spec
+            .shape
+            .iter()
+            .map(|dim| dim.and_then(|dim| i64::try_from(dim).ok()).unwrap_or(-1))
+            .collect(),
+    };
+    info.inputs = network.inputs().iter().map(tensor).collect();
+    info.outputs = network.outputs().iter().map(tensor).collect();
+}
+
 /// The error for a task that a model of this kind does not offer.
 pub(crate) fn unsupported(task: &Task, kind: Kind) -> Error {
     let offered: Vec<_> = kind.tasks().iter().map(|task| task.name().to_owned()).collect();
     Error::unsupported(format!("this model does not offer the task {task}; it offers {}", offered.join(", ")))
-}
-
-/// Parameters of `infer`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct InferParams {
-    outputs: Vec<String>,
 }
 
 /// Does an `infer` request on any network.

@@ -113,8 +113,11 @@ impl Transcript {
             start: segment.start_s,
             end: segment.end_s,
             text: &segment.text,
-            temperature: self.temperature,
+            seek: segment.seek,
+            tokens: &segment.tokens,
+            temperature: segment.temperature.unwrap_or_else(|| self.temperature.into()),
             avg_logprob: segment.avg_logprob,
+            compression_ratio: segment.compression_ratio,
             no_speech_prob: segment.no_speech_probability,
         }
     }
@@ -185,15 +188,18 @@ struct Verbose<'a> {
     usage: DurationUsage,
 }
 
-/// OpenAI's segment, without what only Whisper's own code knows (`seek`, `tokens`, `compression_ratio`).
+/// OpenAI's segment; what the model does not tell is null, or empty.
 #[derive(Serialize)]
 struct VerboseSegment<'a> {
     id: usize,
     start: f64,
     end: f64,
     text: &'a str,
-    temperature: f32,
+    seek: Option<u64>,
+    tokens: &'a [u32],
+    temperature: f64,
     avg_logprob: Option<f64>,
+    compression_ratio: Option<f64>,
     no_speech_prob: Option<f64>,
 }
 

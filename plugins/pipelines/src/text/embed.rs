@@ -141,6 +141,7 @@ fn output(outputs: &[TensorSpec], wants_tokens: bool) -> Result<&TensorSpec, Err
 
 impl<R: TensorRunner> Pipeline for TextEmbed<R> {
     fn describe(&self, info: &mut ModelInfo) {
+        tensors::describe(self.vectors.encoder.network(), info);
         info.context_length = length::to_u32(self.vectors.context);
         info.embedding_length = self.embedding_length;
         info.vocab_size = Some(self.vectors.tokens.vocab_size());

@@ -123,6 +123,7 @@ struct Scored {
 
 impl<R: TensorRunner> Pipeline for Rerank<R> {
     fn describe(&self, info: &mut ModelInfo) {
+        tensors::describe(self.encoder.network(), info);
         info.context_length = length::to_u32(self.context);
         info.vocab_size = Some(self.tokens.vocab_size());
     }

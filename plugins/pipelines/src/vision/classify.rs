@@ -212,6 +212,7 @@ fn activate(numbers: &[f32], activation: Option<Activation>) -> Vec<f32> {
 
 impl<R: TensorRunner> Pipeline for Classify<R> {
     fn describe(&self, info: &mut ModelInfo) {
+        tensors::describe(&self.network, info);
         info.labels = self.labels.names(self.labels.len());
     }
 

@@ -212,6 +212,7 @@ fn image_size(input: &ImageInput, options: &Options, header: &Header) -> Result<
 
 impl<R: TensorRunner> Pipeline for Yolo<R> {
     fn describe(&self, info: &mut ModelInfo) {
+        tensors::describe(&self.network, info);
         info.labels = self.labels.names(self.head.classes.unwrap_or(self.labels.len()));
     }
 

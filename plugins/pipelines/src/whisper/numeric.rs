@@ -38,6 +38,11 @@ pub(super) fn probability(logits: &[f32], index: usize) -> f32 {
     (logits[index] - log_sum_exp(logits)).exp()
 }
 
+/// The number as JSON is to show it: to six places, without what single precision adds to them.
+pub(super) fn decimal(value: f32) -> f64 {
+    (f64::from(value) * 1e6).round() / 1e6
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,13 +3,14 @@
 //! Source: `transcribe` of openai/whisper, `transcribe.py`. What was understood is the prompt of the next window, unless
 //! it was drawn at a high temperature.
 
-use pajamas_plugin_api::{Error, Event, Finish, Job, Request, Usage};
+use pajamas_plugin_api as api;
+use pajamas_plugin_api::{Error, Event, Finish, Job, Request, TranscribeParams, Usage};
 
 use super::Model;
 use super::decode::{Choice, Decoded, Prompt, decode};
 use super::mel::{FRAMES_PER_S, LogMel, WINDOW_FRAMES};
-use super::numeric::argmax;
-use super::params::{self, Params};
+use super::numeric::{argmax, decimal};
+use super::params;
 use super::windows::{Slice, seconds, slice};
 use super::words::{self, TimedSegment, add_words, find_words};
 use crate::runner::TensorRunner;
@@ -24,7 +25,7 @@ pub(super) fn transcribe<R: TensorRunner>(
     request: &Request,
     job: &Job,
 ) -> Result<(Finish, Usage), Error> {
-    let (params, samples) = Params::of(request, &model.vocabulary)?;
+    let (params, samples) = params::read(request, &model.vocabulary)?;
     let prompt = params.prompt.as_deref().filter(|prompt| !prompt.trim().is_empty());
     let prompt = prompt.map(|prompt| model.vocabulary.encode_prompt(prompt)).transpose()?.unwrap_or_default();
     let language = match params.language.as_deref() {
@@ -67,7 +68,7 @@ pub(super) fn transcribe<R: TensorRunner>(
 struct Transcription<'a, R> {
     model: &'a Model<R>,
     job: &'a Job,
-    params: &'a Params,
+    params: &'a TranscribeParams,
     mel: &'a LogMel,
     speech: &'a Speech<'a>,
     /// Length of the sound.
@@ -187,7 +188,8 @@ impl<R: TensorRunner> Transcription<'_, R> {
         }
         let tokens = &decoded.tokens[segment.slice.tokens.clone()];
         self.tokens.extend_from_slice(tokens);
-        let words: Vec<_> = timed.words.iter().map(|word| self.word(word)).collect();
+        let words =
+            timed.words.iter().filter(|_| self.params.word_times).map(|word| self.word(word)).collect();
         let start_span =
             timed.words.first().map_or_else(|| self.speech.span_at(timed.start_s, false), |w| self.span(w));
         let end_span =
@@ -197,18 +199,18 @@ impl<R: TensorRunner> Transcription<'_, R> {
         // Corrected times of words may reach back into the segment before.
         let start_s = start_s.max(self.last_start_s);
         self.last_start_s = start_s;
-        let message = params::Segment {
+        let message = api::Segment {
             start_s,
             end_s: end_s.max(start_s),
-            text: &segment.text,
-            language: self.code(),
-            tokens,
-            avg_logprob: decoded.avg_logprob,
-            no_speech_probability: decoded.no_speech,
-            compression_ratio: decoded.compression_ratio,
-            temperature: decoded.temperature,
-            seek,
-            words: self.params.word_times.then_some(words),
+            text: segment.text.clone(),
+            language: Some(self.code().to_owned()),
+            tokens: tokens.to_vec(),
+            avg_logprob: Some(decimal(decoded.avg_logprob)),
+            no_speech_probability: Some(decimal(decoded.no_speech)),
+            compression_ratio: Some(decimal(decoded.compression_ratio)),
+            temperature: Some(decimal(decoded.temperature)),
+            seek: Some(seek as u64),
+            words,
         };
         let json = serde_json::to_string(&message)
             .map_err(|e| Error::internal(format!("a segment cannot be written as JSON: {e}")))?;
@@ -216,13 +218,13 @@ impl<R: TensorRunner> Transcription<'_, R> {
         Ok(())
     }
 
-    fn word<'w>(&self, word: &'w words::Word) -> params::Word<'w> {
+    fn word(&self, word: &words::Word) -> api::Word {
         let span = self.span(word);
-        params::Word {
-            text: word.text.trim(),
+        api::Word {
+            text: word.text.trim().to_owned(),
             start_s: self.sound_time(word.start_s, span),
             end_s: self.sound_time(word.end_s, span),
-            probability: word.probability,
+            probability: Some(decimal(word.probability)),
         }
     }
 
