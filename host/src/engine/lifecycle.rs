@@ -115,9 +115,11 @@ impl ModelEntry {
         self.measured_bytes.lock().or(*self.estimated_bytes.lock()).unwrap_or(of_size)
     }
 
-    /// Asks a plugin how much the model will take, unless that is known. Nobody need be able to tell.
+    /// Asks a plugin how much the model will take, unless that is known. Nobody need be able to tell. A plugin inspects
+    /// without options, so where some are set (a shorter context, fewer slots), its answer is of no use.
     async fn estimate(&self, shared: &Shared) {
-        if self.measured_bytes.lock().is_some() || self.estimated_bytes.lock().is_some() {
+        let is_known = self.measured_bytes.lock().is_some() || self.estimated_bytes.lock().is_some();
+        if is_known || !self.spec.options.is_empty() || shared.pool.has_load_options() {
             return;
         }
         match inspect(shared, &self.spec).await {

@@ -123,6 +123,11 @@ impl PluginPool {
         self.slots.iter().map(PluginSlot::current).collect()
     }
 
+    /// Whether the operator has set options for every load by some plugin.
+    pub(super) fn has_load_options(&self) -> bool {
+        self.config.plugins.values().any(|plugin| !plugin.options.is_empty())
+    }
+
     pub(super) fn slot(&self, name: &str) -> Option<&PluginSlot> {
         self.slots.iter().find(|slot| slot.name == name)
     }
