@@ -141,28 +141,28 @@ async fn a_novel_read_aloud_is_written_down() {
     assert!((44.0..45.0).contains(&heard["duration"].as_f64().expect("seconds")), "{}", heard["duration"]);
 }
 
-/// Harvard sentences, lists 1 and 2 (IEEE Recommended Practice for Speech Quality Measurements, 1969).
+/// What people say to each other.
 const SENTENCES: [&str; 20] = [
-    "The birch canoe slid on the smooth planks.",
-    "Glue the sheet to the dark blue background.",
-    "It's easy to tell the depth of a well.",
-    "These days a chicken leg is a rare dish.",
-    "Rice is often served in round bowls.",
-    "The juice of lemons makes fine punch.",
-    "The box was thrown beside the parked truck.",
-    "The hogs were fed chopped corn and garbage.",
-    "Four hours of steady work faced us.",
-    "A large size in stockings is hard to sell.",
-    "The boy was there when the sun rose.",
-    "A rod is used to catch pink salmon.",
-    "The source of the huge river is the clear spring.",
-    "Kick the ball straight and follow through.",
-    "Help the woman get back to her feet.",
-    "A pot of tea helps to pass the evening.",
-    "Smoky fires lack flame and heat.",
-    "The soft cushion broke the man's fall.",
-    "The salt breeze came across from the sea.",
-    "The girl at the booth sold fifty bonds.",
+    "The train to the city leaves at seven in the morning.",
+    "Please close the window before you go to bed.",
+    "My sister works at a hospital near the river.",
+    "We had dinner at a small restaurant last night.",
+    "The weather will be warm and sunny this weekend.",
+    "He forgot his keys on the kitchen table again.",
+    "Can you tell me the way to the library?",
+    "The children are playing football in the park.",
+    "She bought a new coat because it was very cold.",
+    "I will call you when I get home from work.",
+    "The museum is closed on Mondays in the winter.",
+    "There is a bottle of milk in the refrigerator.",
+    "They moved to a bigger house three years ago.",
+    "The doctor told him to drink more water.",
+    "This book is about the history of music.",
+    "Our teacher gave us a lot of homework today.",
+    "The dog was sleeping in front of the door.",
+    "You should turn left at the next traffic light.",
+    "The meeting has been moved to Thursday afternoon.",
+    "Everyone enjoyed the concert in the old church.",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

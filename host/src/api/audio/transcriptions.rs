@@ -132,6 +132,7 @@ impl TranscriptionSpec {
             word_times: matches!(format, TranscriptFormat::Verbose(Granularities { words: true, .. })),
             prompt: form.text("prompt")?,
             temperature: in_range("temperature", temperature, 0.0..=1.0, 0.0)?,
+            seed: 0,
         };
         Ok(Self {
             model: meta::model_name(form.text("model")?)?,
@@ -305,6 +306,7 @@ mod tests {
             word_times: true,
             prompt: Some("Grüße".into()),
             temperature: 0.5,
+            seed: 0,
         };
         assert_eq!(spec.params, params);
         assert_eq!(spec.format, TranscriptFormat::Verbose(Granularities { segments: false, words: true }));
