@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use llama_cpp_2::model::LlamaModel;
 use pajamas_plugin_api::{
     Error, ErrorKind, Flow, Job, LoadSpec, Model, ModelInfo, ModelStats, Progress, Request, Task,
 };
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::backend::devices;
 use crate::embed::{self, Embedder, TEXTS_AT_ONCE};
@@ -37,11 +39,13 @@ impl GgufModel {
         let file = ModelFile::open(&spec.path)?;
         let gpu = uses_gpu(&options);
         check_memory(&file, &options, gpu)?;
+        let turn = take_turn(progress)?;
         let before = MemoryReading::now();
         let model = Arc::new(load_weights(&spec.path, &options, progress)?);
         let adapters = load_adapters(&model, &options)?;
         let mut loaded = Self::start(&file, &model, &options, &adapters)?;
         loaded.bytes = MemoryReading::now().since(&before);
+        drop(turn);
         if loaded.bytes.is_empty() {
             loaded.bytes = BTreeMap::from([("cpu".to_owned(), file.estimated_bytes(&options, gpu))]);
         }
@@ -89,6 +93,27 @@ impl GgufModel {
             bytes: BTreeMap::new(),
             slots: options.slots,
         })
+    }
+}
+
+/// Held by the one load that is under way: what a model takes is measured as a difference, which another load beside it
+/// would falsify.
+static LOADING: Mutex<()> = Mutex::new(());
+/// How often a load that waits for its turn looks whether it is still wanted.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Waits until no other model is being loaded.
+fn take_turn(progress: &Progress) -> Result<MutexGuard<'static, ()>, Error> {
+    loop {
+        if let Some(turn) = LOADING.try_lock_for(LOOK_AGAIN) {
+            return Ok(turn);
+        }
+        if progress.is_cancelled() {
+            return Err(Error::new(
+                ErrorKind::Cancelled,
+                "the load was given up while another one was under way",
+            ));
+        }
     }
 }
 

@@ -67,8 +67,8 @@ impl MemoryReading {
         Self(bytes)
     }
 
-    /// What was added since `before`. With several models loading at once in one process the sum is right, but not
-    /// its parts; the host starts one process for each plugin and loads in turn.
+    /// What was added since `before`. With several models loading at once in one process the sum would be right, but not
+    /// its parts: the caller loads in turn.
     pub(crate) fn since(&self, before: &Self) -> BTreeMap<String, u64> {
         self.0
             .iter()
