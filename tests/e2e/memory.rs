@@ -207,7 +207,8 @@ async fn three_real_models_share_memory_for_two() {
     };
     tokio::join!(client(0), client(1), client(2));
     let log = host.log.text();
-    assert!(log.matches("unloading an idle model to make room").count() >= 2, "{log}");
+    // One of them had to go and come again, at the least.
+    assert!(log.matches("model loaded").count() > 3, "{log}");
     // The process keeps what the models that are loaded take, and no more.
     let resident: u64 = host.workers().iter().map(|pid| resident_kb(*pid) * 1024).sum();
     assert!(resident < budget_bytes + 200_000_000, "{resident} bytes");
