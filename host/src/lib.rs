@@ -13,6 +13,7 @@ pub mod media;
 pub mod metrics;
 pub mod models;
 pub mod plugins;
+mod procfs;
 mod serve;
 pub mod shutdown;
 pub mod telemetry;

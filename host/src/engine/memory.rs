@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::loaded::Loaded;
+use crate::procfs;
 
+/// Where the system tells how much memory it has.
+const MEMINFO: &str = "/proc/meminfo";
 /// Share of the free memory that stays free.
 const HEADROOM: f64 = 0.1;
 /// How long a plugin may take to measure its models.
@@ -30,17 +33,10 @@ async fn cpu_bytes(model: &Loaded) -> u64 {
 
 /// Nine tenths of the machine's memory: what models may take when the operator does not say.
 pub(super) fn nine_tenths() -> Option<u64> {
-    meminfo("MemTotal:").map(|total| total / 10 * 9)
+    procfs::bytes(MEMINFO, "MemTotal:").map(|total| total / 10 * 9)
 }
 
 /// What the system says it could give to new processes; `None` where it does not say.
 fn available_bytes() -> Option<u64> {
-    meminfo("MemAvailable:")
-}
-
-fn meminfo(field: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
+    procfs::bytes(MEMINFO, "MemAvailable:")
 }

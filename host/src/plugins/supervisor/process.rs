@@ -93,10 +93,7 @@ fn spawn(options: &WorkerOptions, theirs: OwnedFd, last_lines: &LastLines) -> io
 
 /// What the system says that the process has resident.
 pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
+    crate::procfs::bytes(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
 /// Reads frames until the connection closes or the worker is to stop, then ends it and tells everyone.
