@@ -1,5 +1,6 @@
 //! `plugin.toml`: what a plugin is, what it needs and what it asks for, readable without running any of its code.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use semver::{Version, VersionReq};
@@ -53,6 +54,10 @@ pub struct Manifest {
     /// What it asks to be allowed.
     #[serde(default)]
     pub permissions: Permissions,
+    /// Variables of the environment that its process gets, unless the host's own has them: what a runtime reads when its
+    /// library is loaded, before any code of the plugin runs.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
     /// Golden requests that prove a working installation.
     #[serde(default)]
     pub self_test: Vec<SelfTest>,
@@ -223,6 +228,10 @@ impl Manifest {
                 format!("has the path \"{}\", which leaves the plugin's folder", file.path.display());
             return Some(("files", problem));
         }
+        if let Some(name) = self.environment.keys().find(|name| !is_variable(name)) {
+            let problem = format!("sets \"{name}\": capital letters, digits and underscores are allowed");
+            return Some(("environment", problem));
+        }
         None
     }
 
@@ -247,6 +256,12 @@ pub fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
+}
+
+/// Whether `name` may name a variable of the environment.
+fn is_variable(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
 #[cfg(test)]
@@ -287,6 +302,7 @@ mod tests {
             ("version = \"0.1.0\"", "version = \"one\"", "version"),
             ("publisher = \"pajamas\"", "", "publisher"),
             ("license", "licence", "licence"),
+            ("publisher = ", "environment = { \"A=B\" = \"1\" }\npublisher = ", "field \"environment\""),
         ];
         for (from, to, expected) in cases {
             let error = parse(&GOOD.replace(from, to)).unwrap_err();

@@ -100,6 +100,7 @@ impl PluginPool {
             plugin: name.clone(),
             plugin_dir: found.dir.clone(),
             library: found.library(),
+            environment: found.manifest.environment.clone(),
             executable: self.executable.clone(),
             confinement: Confinement { read, write: vec![cache_dir], network: false },
             in_process: config.in_process,

@@ -1,7 +1,7 @@
 //! The host's side of a worker: starts the process, speaks the protocol, hands events to jobs, and when the worker
 //! ends, tells everyone who waits for it why.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -39,6 +39,8 @@ pub struct WorkerOptions {
     pub plugin_dir: PathBuf,
     /// The library to load.
     pub library: PathBuf,
+    /// Variables that the process gets where this one has none of that name.
+    pub environment: BTreeMap<String, String>,
     /// The executable to run: this host itself.
     pub executable: PathBuf,
     /// What the process may touch.

@@ -3,6 +3,7 @@
 //! The benchmark is its own worker: started with the argument `worker` it serves like the host's executable.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to say")]
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -104,6 +105,7 @@ async fn load() -> Option<ModelHandle> {
         plugin: "echo".to_owned(),
         plugin_dir: plugin_dir.clone(),
         library,
+        environment: BTreeMap::new(),
         executable: PathBuf::from("/proc/self/exe"),
         confinement: Confinement { read: vec![std::env::temp_dir(), plugin_dir], ..Confinement::default() },
         in_process: false,

