@@ -38,13 +38,17 @@ pub enum Metric {
     Recoveries,
     /// Copies of requests for shadow models.
     Shadows,
+    /// Calls of hooks.
+    HookCalls,
+    /// How long calls of hooks take.
+    HookSeconds,
     /// Memory of loaded models.
     MemoryBytes,
 }
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Requests,
         Self::QueueSeconds,
         Self::TimeToFirstTokenSeconds,
@@ -56,6 +60,8 @@ impl Metric {
         Self::Swaps,
         Self::Recoveries,
         Self::Shadows,
+        Self::HookCalls,
+        Self::HookSeconds,
         Self::MemoryBytes,
     ];
 
@@ -74,6 +80,8 @@ impl Metric {
             Self::Swaps => "pajamas_swaps",
             Self::Recoveries => "pajamas_recoveries",
             Self::Shadows => "pajamas_shadows",
+            Self::HookCalls => "pajamas_hook_calls",
+            Self::HookSeconds => "pajamas_hook_seconds",
             Self::MemoryBytes => "pajamas_memory_bytes",
         }
     }
@@ -92,6 +100,10 @@ impl Metric {
             Self::Swaps => "swaps of plugins",
             Self::Recoveries => "jobs whose worker ended under them",
             Self::Shadows => "copies of requests for shadow models",
+            Self::HookCalls => "calls of hooks",
+            Self::HookSeconds => {
+                "time that a call of a hook takes, its start and its way to another thread included"
+            }
             Self::MemoryBytes => "measured memory of the loaded models",
         }
     }
@@ -147,6 +159,21 @@ pub struct ShadowLabels {
     pub outcome: &'static str,
 }
 
+/// Labels of calls of hooks.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct HookLabels {
+    /// The hook.
+    pub hook: String,
+    /// `passed`, `changed`, `rejected` or `failed`.
+    pub outcome: &'static str,
+}
+
+/// Labels of a hook.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HookLabel {
+    hook: String,
+}
+
 /// Labels of memory.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DeviceLabels {
@@ -170,6 +197,8 @@ pub struct Metrics {
     swaps: Family<PluginLabels, Counter>,
     recoveries: Family<RecoveryLabels, Counter>,
     shadows: Family<ShadowLabels, Counter>,
+    hook_calls: Family<HookLabels, Counter>,
+    hook_seconds: Family<HookLabel, Histogram, fn() -> Histogram>,
     memory: Family<DeviceLabels, Gauge<u64, AtomicU64>>,
 }
 
@@ -179,6 +208,11 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 /// From a tenth of a millisecond to a hundred seconds.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.0001, 2.0, 21))
+}
+
+/// From five microseconds to five seconds.
+fn call_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_005, 2.0, 21))
 }
 
 impl Metrics {
@@ -197,6 +231,8 @@ impl Metrics {
             swaps: Family::default(),
             recoveries: Family::default(),
             shadows: Family::default(),
+            hook_calls: Family::default(),
+            hook_seconds: Family::new_with_constructor(call_seconds as fn() -> Histogram),
             memory: Family::default(),
         };
         for metric in Metric::ALL {
@@ -219,6 +255,8 @@ impl Metrics {
             Metric::Swaps => registry.register(name, help, self.swaps.clone()),
             Metric::Recoveries => registry.register(name, help, self.recoveries.clone()),
             Metric::Shadows => registry.register(name, help, self.shadows.clone()),
+            Metric::HookCalls => registry.register(name, help, self.hook_calls.clone()),
+            Metric::HookSeconds => registry.register(name, help, self.hook_seconds.clone()),
             Metric::MemoryBytes => registry.register(name, help, self.memory.clone()),
         }
     }
@@ -278,6 +316,12 @@ impl Metrics {
         self.shadows.get_or_create(&ShadowLabels { model: model.to_owned(), outcome }).inc();
     }
 
+    /// A call of a hook `passed`, `changed`, `rejected` or `failed`.
+    pub fn hook_call(&self, hook: &str, outcome: &'static str, time: Duration) {
+        self.hook_calls.get_or_create(&HookLabels { hook: hook.to_owned(), outcome }).inc();
+        self.hook_seconds.get_or_create(&HookLabel { hook: hook.to_owned() }).observe(time.as_secs_f64());
+    }
+
     /// All of it, in the text format of OpenMetrics, with what models take at the moment, by device.
     ///
     /// # Errors
@@ -315,6 +359,7 @@ mod tests {
         metrics.swapped("p", "done");
         metrics.recovered("m", "moved");
         metrics.shadowed("m", "answered");
+        metrics.hook_call("h", "passed", second);
         let text = metrics.text(&[("cpu".to_owned(), 7)]).unwrap();
         for metric in Metric::ALL {
             let name = metric.name();

@@ -4,6 +4,7 @@
 //! folder. `docs/configuration.md` describes every field, and a test holds it to that.
 
 mod field;
+mod hook;
 mod options;
 mod raw;
 mod route;
@@ -21,6 +22,7 @@ use crate::keys::KeyFile;
 use crate::media::MediaLimits;
 
 pub use field::{FIELDS, Field};
+pub use hook::{HOOKS_MAX, HookConfig, HookPhase, HookSource, OnError};
 pub use options::Options;
 pub use raw::{RawConfig, RawLimits, RawLog, RawMemory, RawPlugin, RawWorker};
 pub use route::{ROUTE_TARGETS_MAX, ROUTE_WEIGHT_MAX, RouteConfig, RouteShadow, RouteTarget};
@@ -69,6 +71,8 @@ pub struct Config {
     pub plugins: BTreeMap<String, PluginConfig>,
     /// Public names that share their requests among models.
     pub routes: BTreeMap<String, RouteConfig>,
+    /// WebAssembly components that see what goes into models and what comes out.
+    pub hooks: Vec<HookConfig>,
 }
 
 /// What is logged, and how.
@@ -297,6 +301,7 @@ impl Config {
             },
             plugins: raw.plugins.into_iter().map(|(name, plugin)| (name.0, plugin.build())).collect(),
             routes: raw.routes,
+            hooks: raw.hooks.unwrap_or_default(),
         })
     }
 }

@@ -10,7 +10,7 @@ use super::value::{
     AudioSeconds, BodyBytes, Connections, ImagePixels, Listen, LogFilter, LogFormat, Millis, PluginName,
     Queue,
 };
-use super::{CONFIG_BYTES_MAX, ConfigError, Options, PluginConfig, RouteConfig};
+use super::{CONFIG_BYTES_MAX, ConfigError, HookConfig, Options, PluginConfig, RouteConfig};
 
 /// One layer of the configuration. [`super::Config`] has the meaning of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -46,6 +46,8 @@ pub struct RawConfig {
     pub plugins: BTreeMap<PluginName, RawPlugin>,
     /// Public names that share their requests among models.
     pub routes: BTreeMap<String, RouteConfig>,
+    /// WebAssembly components that see what goes into models and what comes out.
+    pub hooks: Option<Vec<HookConfig>>,
 }
 
 /// The table `[log]`.
@@ -169,10 +171,12 @@ impl RawConfig {
             },
             plugins,
             routes,
+            hooks: self.hooks.or(lower.hooks),
         }
     }
 
     fn move_paths_to(&mut self, folder: &Path) {
+        self.hooks.iter_mut().flatten().for_each(|hook| hook.move_path_to(folder));
         let folders = self.models_dirs.iter_mut().flatten();
         for path in folders.chain(&mut self.plugins_dir).chain(&mut self.cache_dir).chain(&mut self.keys_file)
         {
