@@ -15,6 +15,7 @@ mod workspace;
 mod bench;
 mod build;
 mod espeak;
+mod foreign_hooks;
 mod models;
 mod onnxruntime;
 mod serve;
