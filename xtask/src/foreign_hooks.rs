@@ -61,41 +61,40 @@ const HOOKS: &[Hook] = &[
     },
 ];
 
-/// What came of one hook.
-pub(crate) struct Built {
-    pub(crate) name: &'static str,
-    /// Its component, or what is missing to build it.
-    pub(crate) component: Result<PathBuf>,
+/// Builds all and prints where the components are; fails when one could not be built.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    for component in build(workspace)? {
+        println!("{}", component?.display());
+    }
+    Ok(())
 }
 
-/// Builds what changed since the last time. The components are `NAME.wasm` in the folder [`Workspace::foreign_hooks`];
-/// where one cannot be built, `NAME.missing` says why, for tests that are skipped then.
-pub(crate) fn build(workspace: &Workspace) -> Result<Vec<Built>> {
+/// Builds what changed since the last time. Returns each component, or what is missing to build it.
+///
+/// The components are `NAME.wasm` in the folder [`Workspace::foreign_hooks`]. Where one cannot be built, `NAME.missing`
+/// says why, for tests that are skipped then.
+pub(crate) fn build(workspace: &Workspace) -> Result<Vec<Result<PathBuf>>> {
     let folder = workspace.foreign_hooks();
     fs::create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
     let build = |hook: &Hook| {
-        let (component, missing) = (output(&folder, hook, "wasm"), output(&folder, hook, "missing"));
+        let component = folder.join(format!("{}.wasm", hook.name));
+        let missing = component.with_extension("missing");
         let built = build_hook(workspace, hook, &component)
             .with_context(|| format!("could not build the hook {}", hook.name));
         match &built {
             Ok(()) => remove_file(&missing)?,
             Err(error) => {
-                // The one of older sources would be taken for this one.
+                // One of older sources would be taken for this one.
                 remove_file(&component)?;
                 fs::write(&missing, format!("{error:#}\n"))?;
             }
         }
-        Ok(Built { name: hook.name, component: built.map(|()| component) })
+        Ok(built.map(|()| component))
     };
     HOOKS.iter().map(build).collect()
 }
 
-fn output(folder: &Path, hook: &Hook, extension: &str) -> PathBuf {
-    folder.join(format!("{}.{extension}", hook.name))
-}
-
 fn build_hook(workspace: &Workspace, hook: &Hook, component: &Path) -> Result<()> {
-    let source = workspace.root().join(hook.folder);
     let stamp_file = component.with_extension("stamp");
     let stamp = stamp(workspace, hook)?;
     let is_built =
@@ -103,29 +102,19 @@ fn build_hook(workspace: &Workspace, hook: &Hook, component: &Path) -> Result<()
     if is_built() {
         return Ok(());
     }
+    let partial = component.with_extension("partial");
     // Before this takes the lock, because installing takes it too.
     let mut tool = match hook.language {
-        Language::Python => componentize_py(workspace)?,
-        Language::JavaScript => componentize_js(workspace, &source)?,
+        Language::Python => componentize_py(workspace, hook, &partial)?,
+        Language::JavaScript => componentize_js(workspace, hook, &partial)?,
     };
     let _lock = workspace.lock_cache()?;
+    // Another command may have built it while this one waited for the lock.
     if is_built() {
         return Ok(());
     }
     eprintln!("hooks: building {}", hook.name);
-    let partial = component.with_extension("partial");
-    match hook.language {
-        Language::Python => {
-            let module = hook.sources[0].trim_end_matches(".py");
-            tool.arg("--wit-path").arg(workspace.root().join(WIT)).args(["--world", WORLD, "--quiet"]);
-            tool.args(["componentize", module, "--python-path"]).arg(&source).arg("--output").arg(&partial);
-        }
-        Language::JavaScript => {
-            tool.arg(hook.sources[0]).arg("--wit").arg(workspace.root().join(WIT));
-            tool.args(["--world-name", WORLD, "--out"]).arg(&partial).arg("--disable").args(DISABLED);
-        }
-    }
-    process::run(tool.current_dir(&source))?;
+    process::run(tool.current_dir(workspace.root().join(hook.folder)))?;
     remove_file(&stamp_file)?;
     fs::rename(&partial, component).with_context(|| format!("could not create {}", component.display()))?;
     fs::write(stamp_file, stamp)?;
@@ -135,14 +124,14 @@ fn build_hook(workspace: &Workspace, hook: &Hook, component: &Path) -> Result<()
 /// Names all that decides a component.
 fn stamp(workspace: &Workspace, hook: &Hook) -> Result<String> {
     let folder = workspace.root().join(hook.folder);
+    let mut files: Vec<_> = hook.sources.iter().map(|source| folder.join(source)).collect();
     let mut lines = match hook.language {
         Language::Python => vec![COMPONENTIZE_PY.requirement()],
-        Language::JavaScript => DISABLED.iter().map(|feature| format!("without {feature}")).collect(),
+        Language::JavaScript => {
+            files.extend(NPM_FILES.map(|name| folder.join(name)));
+            vec![format!("without {}", DISABLED.join(" "))]
+        }
     };
-    let mut files: Vec<_> = hook.sources.iter().map(|source| folder.join(source)).collect();
-    if matches!(hook.language, Language::JavaScript) {
-        files.extend(NPM_FILES.map(|name| folder.join(name)));
-    }
     files.push(workspace.root().join(WIT).join("hook.wit"));
     for file in files {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -151,30 +140,34 @@ fn stamp(workspace: &Workspace, hook: &Hook) -> Result<String> {
     Ok(lines.join("\n") + "\n")
 }
 
-/// The program componentize-py, installed.
-fn componentize_py(workspace: &Workspace) -> Result<Command> {
+/// The command of componentize-py, which is installed then.
+fn componentize_py(workspace: &Workspace, hook: &Hook, output: &Path) -> Result<Command> {
     let venv = Venv::of(workspace);
     venv.create(workspace)?;
     venv.install(workspace, &[COMPONENTIZE_PY])?;
-    let mut program = Command::new(venv.bin().join(COMPONENTIZE_PY.name));
-    // It would put the packages of the environment that it finds into the component.
-    program.env("VIRTUAL_ENV", workspace.foreign_hooks().join("no-packages")).env_remove("PYTHONPATH");
-    Ok(program)
+    let mut command = Command::new(venv.bin().join(COMPONENTIZE_PY.name));
+    // It would offer the packages of the environment that it finds to the component.
+    command.env("VIRTUAL_ENV", workspace.foreign_hooks().join("no-packages")).env_remove("PYTHONPATH");
+    command.arg("--wit-path").arg(workspace.root().join(WIT)).args(["--world", WORLD, "--quiet"]);
+    command.args(["componentize", hook.sources[0].trim_end_matches(".py"), "--output"]).arg(output);
+    Ok(command)
 }
 
-/// The program componentize-js, installed as the hook's own lock file says.
-fn componentize_js(workspace: &Workspace, source: &Path) -> Result<Command> {
+/// The command of componentize-js, which is installed then, as the hook's own lock file says.
+fn componentize_js(workspace: &Workspace, hook: &Hook, output: &Path) -> Result<Command> {
     let (node, npm) = (find_node_program("node")?, find_node_program("npm")?);
-    let folder = workspace.node_tools();
-    if !are_packages_installed(source, &folder)? {
+    let (source, folder) = (workspace.root().join(hook.folder), workspace.node_tools());
+    if !are_packages_installed(&source, &folder)? {
         let _lock = workspace.lock_cache()?;
-        if !are_packages_installed(source, &folder)? {
-            install_packages(&npm, source, &folder)?;
+        if !are_packages_installed(&source, &folder)? {
+            install_packages(&npm, &source, &folder)?;
         }
     }
-    let mut program = Command::new(node);
-    program.arg(folder.join("node_modules/@bytecodealliance/componentize-js/src/cli.js"));
-    Ok(program)
+    let mut command = Command::new(node);
+    command.arg(folder.join("node_modules/@bytecodealliance/componentize-js/src/cli.js"));
+    command.arg(hook.sources[0]).arg("--wit").arg(workspace.root().join(WIT));
+    command.args(["--world-name", WORLD, "--out"]).arg(output).arg("--disable").args(DISABLED);
+    Ok(command)
 }
 
 fn find_node_program(name: &str) -> Result<PathBuf> {
