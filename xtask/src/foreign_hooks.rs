@@ -147,7 +147,10 @@ fn componentize_py(workspace: &Workspace, hook: &Hook, output: &Path) -> Result<
     venv.install(workspace, &[COMPONENTIZE_PY])?;
     let mut command = Command::new(venv.bin().join(COMPONENTIZE_PY.name));
     // It would offer the packages of the environment that it finds to the component.
-    command.env("VIRTUAL_ENV", workspace.foreign_hooks().join("no-packages")).env_remove("PYTHONPATH");
+    let empty = workspace.foreign_hooks().join("no-packages");
+    let packages = empty.join("lib/site-packages");
+    fs::create_dir_all(&packages).with_context(|| format!("could not create {}", packages.display()))?;
+    command.env("VIRTUAL_ENV", empty).env_remove("PYTHONPATH");
     command.arg("--wit-path").arg(workspace.root().join(WIT)).args(["--world", WORLD, "--quiet"]);
     command.args(["componentize", hook.sources[0].trim_end_matches(".py"), "--output"]).arg(output);
     Ok(command)
@@ -200,7 +203,8 @@ fn install_packages(npm: &Path, source: &Path, folder: &Path) -> Result<()> {
     }
     let mut npm = Command::new(npm);
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
-    process::run(npm.current_dir(folder)).context("could not install componentize-js")
+    process::stdout_of(npm.current_dir(folder)).context("could not install componentize-js")?;
+    Ok(())
 }
 
 fn remove_file(path: &Path) -> Result<()> {

@@ -37,7 +37,7 @@ export const text = {
         const links = messages.reduce((sum, message) => sum + count(message.content), 0);
         if (links <= maxInputLinks) return { tag: 'pass' };
         write('info', `refused a request to ${context.task} with ${links} links`);
-        return { tag: 'reject', val: `a request may have ${maxInputLinks} links, this one has ${links}` };
+        return { tag: 'reject', val: `this request has ${links} links, and ${maxInputLinks} are allowed` };
     },
 
     output(context, answer, piece, last) {
