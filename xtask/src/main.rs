@@ -15,6 +15,7 @@ mod workspace;
 mod bench;
 mod build;
 mod espeak;
+mod foreign_hooks;
 mod models;
 mod onnxruntime;
 mod serve;
@@ -52,6 +53,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run the checks and all tests
     Test(test::TestArgs),
+    /// Build the hooks that are written in Python and JavaScript into the cache folder, and print their components
+    ForeignHooks,
     /// Measure the host, beside llama-server where one is given
     Bench(bench::BenchArgs),
 }
@@ -74,6 +77,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Build(args) => build::run(&workspace, &args),
         Command::Serve(args) => serve::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
+        Command::ForeignHooks => foreign_hooks::run(&workspace),
         Command::Bench(args) => bench::run(&workspace, &args),
     }
 }

@@ -44,6 +44,16 @@ impl Workspace {
         self.cache.join("espeak-ng")
     }
 
+    /// The packages of npm that build hooks.
+    pub(crate) fn node_tools(&self) -> PathBuf {
+        self.cache.join("tools/componentize-js")
+    }
+
+    /// The components of the hooks that are written in other languages than Rust.
+    pub(crate) fn foreign_hooks(&self) -> PathBuf {
+        self.cache.join("hooks")
+    }
+
     /// Waits until no other xtask changes the cache folder; the lock lasts as long as the returned file is open.
     ///
     /// Two commands at once (an editor's and a terminal's) would otherwise install into the same folder.
