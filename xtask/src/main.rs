@@ -15,6 +15,7 @@ mod workspace;
 mod bench;
 mod build;
 mod espeak;
+mod hooks;
 mod models;
 mod onnxruntime;
 mod serve;
@@ -48,6 +49,8 @@ enum Command {
     Models(models::ModelsArgs),
     /// Build the host and the plugins of this platform, and put each plugin's library where the host finds it
     Build(build::BuildArgs),
+    /// Compile the hooks to the components that lie beside their sources
+    Hooks(hooks::HooksArgs),
     /// Build everything, start the host with a small model, ask it a question and keep serving
     Serve(serve::ServeArgs),
     /// Run the checks and all tests
@@ -72,6 +75,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Setup(args) => setup::run(&workspace, &args),
         Command::Models(args) => models::run(&workspace, &args),
         Command::Build(args) => build::run(&workspace, &args),
+        Command::Hooks(args) => hooks::run(&workspace, &args),
         Command::Serve(args) => serve::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),

@@ -44,6 +44,11 @@ impl Workspace {
         self.cache.join("espeak-ng")
     }
 
+    /// The folder of what compiling the hooks needs and leaves.
+    pub(crate) fn hooks(&self) -> PathBuf {
+        self.cache.join("hooks")
+    }
+
     /// Waits until no other xtask changes the cache folder; the lock lasts as long as the returned file is open.
     ///
     /// Two commands at once (an editor's and a terminal's) would otherwise install into the same folder.
