@@ -16,6 +16,7 @@ mod bench;
 mod build;
 mod espeak;
 mod foreign_hooks;
+mod hooks;
 mod models;
 mod onnxruntime;
 mod serve;
@@ -49,12 +50,12 @@ enum Command {
     Models(models::ModelsArgs),
     /// Build the host and the plugins of this platform, and put each plugin's library where the host finds it
     Build(build::BuildArgs),
+    /// Compile the hooks to the components that lie beside their sources
+    Hooks(hooks::HooksArgs),
     /// Build everything, start the host with a small model, ask it a question and keep serving
     Serve(serve::ServeArgs),
     /// Run the checks and all tests
     Test(test::TestArgs),
-    /// Build the hooks that are written in Python and JavaScript into the cache folder, and print their components
-    ForeignHooks,
     /// Measure the host, beside llama-server where one is given
     Bench(bench::BenchArgs),
 }
@@ -75,9 +76,9 @@ fn run(cli: Cli) -> Result<()> {
         Command::Setup(args) => setup::run(&workspace, &args),
         Command::Models(args) => models::run(&workspace, &args),
         Command::Build(args) => build::run(&workspace, &args),
+        Command::Hooks(args) => hooks::run(&workspace, &args),
         Command::Serve(args) => serve::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
-        Command::ForeignHooks => foreign_hooks::run(&workspace),
         Command::Bench(args) => bench::run(&workspace, &args),
     }
 }

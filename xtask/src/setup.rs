@@ -80,20 +80,35 @@ impl Tools {
 
     /// A cargo command in the repository's top folder, with the tools in its environment.
     pub(crate) fn cargo(&self) -> Command {
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(&self.root).envs(self.variables.iter().map(|(name, value)| (name, value)));
-        // `cargo run` describes the xtask package in variables that some build scripts watch: passed on, they would
-        // make cargo rebuild crates that it built when called directly.
-        let is_of_this_package = |name: &str| {
-            let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
-            name == "CARGO_PRIMARY_PACKAGE" || prefixes.iter().any(|prefix| name.starts_with(prefix))
-        };
-        for (name, _) in env::vars_os() {
-            if name.to_str().is_some_and(is_of_this_package) {
-                cargo.env_remove(name);
-            }
-        }
+        let mut cargo = cargo(&self.root);
+        cargo.envs(self.variables.iter().map(|(name, value)| (name, value)));
         cargo
+    }
+}
+
+/// A cargo command in the repository's top folder.
+pub(crate) fn cargo(root: &Path) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root);
+    // `cargo run` describes the xtask package in variables that some build scripts watch: passed on, they would
+    // make cargo rebuild crates that it built when called directly.
+    let is_of_this_package = |name: &str| {
+        let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+        name == "CARGO_PRIMARY_PACKAGE" || prefixes.iter().any(|prefix| name.starts_with(prefix))
+    };
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(is_of_this_package) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+/// Where cargo keeps what it downloads.
+pub(crate) fn cargo_home() -> Result<PathBuf> {
+    match env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo"))) {
+        Some(folder) => Ok(folder),
+        None => bail!("cannot tell where cargo keeps its downloads; set HOME or CARGO_HOME to a folder"),
     }
 }
 

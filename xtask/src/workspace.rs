@@ -51,6 +51,11 @@ impl Workspace {
 
     /// The components of the hooks that are written in other languages than Rust.
     pub(crate) fn foreign_hooks(&self) -> PathBuf {
+        self.cache.join("foreign-hooks")
+    }
+
+    /// The folder of what compiling the hooks needs and leaves.
+    pub(crate) fn hooks(&self) -> PathBuf {
         self.cache.join("hooks")
     }
 

@@ -1,0 +1,144 @@
+//! A compiler for WebAssembly: rustup's own, or one made of Debian's packages.
+//!
+//! Debian's compiler comes with the sources of the standard library, which cargo compiles for the target. It is unpacked
+//! into the cache folder: installing it would replace the compiler of the whole system.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::TARGET;
+use crate::files;
+use crate::process;
+use crate::workspace::Workspace;
+
+/// The compiler, its own standard library (for build scripts and macros), and the sources of it.
+const PACKAGES: [&str; 3] = ["rustc-web", "libstd-rust-web-dev", "rust-web-src"];
+/// What is needed of their dependencies; the names have versions at their ends.
+const LIBRARIES: [&str; 2] = ["libstd-rust-web-", "libllvm"];
+/// Says that a folder is complete; written last.
+const STAMP: &str = ".complete";
+
+pub(super) enum Toolchain {
+    /// The one that runs this, with the target added.
+    Installed,
+    /// A compiler that needs the standard library made first.
+    Unpacked { folder: PathBuf, linker: PathBuf },
+}
+
+impl Toolchain {
+    /// Finds or fetches one.
+    pub(super) fn find(workspace: &Workspace) -> Result<Option<Self>> {
+        let sysroot = PathBuf::from(process::stdout_of(rustc().args(["--print", "sysroot"]))?);
+        if sysroot.join("lib/rustlib").join(TARGET).is_dir() {
+            return Ok(Some(Self::Installed));
+        }
+        let is_debian =
+            ["apt-get", "dpkg"].iter().all(|name| process::find_program(name, Path::new("")).is_some());
+        let Some(linker) = find_linker(&sysroot)?.filter(|_| is_debian) else { return Ok(None) };
+        let _lock = workspace.lock_cache()?;
+        let folder = workspace.hooks().join("rust");
+        if !folder.join(STAMP).is_file() {
+            unpack(&folder).context("could not get a compiler for WebAssembly from Debian's packages")?;
+        }
+        Ok(Some(Self::Unpacked { folder, linker }))
+    }
+
+    /// Makes a cargo command use it.
+    pub(super) fn apply(&self, cargo: &mut Command) {
+        if let Self::Unpacked { folder, linker } = self {
+            cargo.env("RUSTC", folder.join("usr/bin/rustc"));
+            // Building the standard library is not stable yet.
+            cargo.env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=std,panic_abort");
+            cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+            cargo.env("LD_LIBRARY_PATH", libraries(folder));
+        }
+    }
+
+    fn rustc(&self) -> Command {
+        match self {
+            Self::Installed => rustc(),
+            Self::Unpacked { folder, .. } => {
+                let mut rustc = Command::new(folder.join("usr/bin/rustc"));
+                rustc.env("LD_LIBRARY_PATH", libraries(folder));
+                rustc
+            }
+        }
+    }
+
+    /// What the compiler calls itself.
+    pub(super) fn version(&self) -> Result<String> {
+        process::stdout_of(self.rustc().arg("--version"))
+    }
+
+    /// Where the sources of the standard library are.
+    pub(super) fn sysroot(&self) -> Result<PathBuf> {
+        Ok(process::stdout_of(self.rustc().args(["--print", "sysroot"]))?.into())
+    }
+}
+
+/// Cargo's compiler, not one that `PATH` has first.
+fn rustc() -> Command {
+    Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+}
+
+fn libraries(folder: &Path) -> PathBuf {
+    folder.join(format!("usr/lib/{}-linux-gnu", env::consts::ARCH))
+}
+
+/// The linker that rustup's compiler has for itself can link for every target.
+fn find_linker(sysroot: &Path) -> Result<Option<PathBuf>> {
+    let host = process::stdout_of(rustc().args(["--print", "host-tuple"]))?;
+    let linker = sysroot.join("lib/rustlib").join(host).join("bin/rust-lld");
+    Ok(linker.is_file().then_some(linker))
+}
+
+/// Downloads the packages and unpacks them into a folder.
+fn unpack(folder: &Path) -> Result<()> {
+    let mut packages: Vec<String> = PACKAGES.map(str::to_owned).to_vec();
+    let mut next = 0;
+    while let Some(package) = packages.get(next) {
+        let needed = libraries_of(package)?.into_iter().filter(|name| !packages.contains(name));
+        packages.extend(needed.collect::<Vec<_>>());
+        next += 1;
+    }
+    files::remove_folder(folder)?;
+    let downloads = folder.join("packages");
+    fs::create_dir_all(&downloads).with_context(|| format!("could not create {}", downloads.display()))?;
+    eprintln!("hooks: downloading a compiler for {TARGET}: {}", packages.join(", "));
+    process::run(Command::new("apt-get").arg("download").args(&packages).current_dir(&downloads))?;
+    for entry in fs::read_dir(&downloads)? {
+        process::run(Command::new("dpkg").arg("-x").arg(entry?.path()).arg(folder))?;
+    }
+    files::remove_folder(&downloads)?;
+    fs::write(folder.join(STAMP), "").with_context(|| format!("could not write into {}", folder.display()))
+}
+
+/// Which of [`LIBRARIES`] a package depends on.
+fn libraries_of(package: &str) -> Result<Vec<String>> {
+    let listed = process::stdout_of(Command::new("apt-cache").args(["depends", package]))?;
+    if listed.is_empty() {
+        bail!("there is no package {package}; `apt-get update` may help");
+    }
+    Ok(needed_in(&listed))
+}
+
+fn needed_in(listed: &str) -> Vec<String> {
+    let names = listed.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    names.filter(|name| LIBRARIES.iter().any(|prefix| name.starts_with(prefix))).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_compilers_own_libraries_are_needed() {
+        let listed =
+            "libstd-rust-web-1.96\n  Depends: libc6\n |Depends: gcc\n  Depends: libllvm22\n  Depends: <x>\n";
+        assert_eq!(needed_in(listed), ["libllvm22"]);
+    }
+}
