@@ -22,7 +22,7 @@ pub mod text;
 
 use std::error::Error;
 
-pub use serve::{ServeError, serve, serve_engine};
+pub use serve::{Parts, ServeError, serve, serve_engine};
 
 /// An error and its sources in one line, for the log.
 #[must_use]

@@ -11,6 +11,7 @@ use crate::api::{ApiState, Limits, router};
 use crate::config::Config;
 use crate::connections;
 use crate::engine::{Engine, StartError};
+use crate::hooks::{Hooks, HooksError};
 use crate::keys::{KeyError, Keyring};
 use crate::media::MediaDecoder;
 
@@ -23,6 +24,9 @@ pub enum ServeError {
     /// The keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// The hooks cannot be used.
+    #[error(transparent)]
+    Hooks(#[from] HooksError),
 }
 
 /// Serves on `listener` until `shutdown` resolves, then refuses new requests, lets running ones finish for at most
@@ -40,18 +44,29 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let engine = Engine::start(&config)?;
     let keys = Keyring::open(config.keys_file.clone())?;
-    serve_engine(engine, keys, &config, listener, shutdown).await;
+    let hooks = Hooks::load(&config)?;
+    serve_engine(Parts { engine, keys, hooks }, &config, listener, shutdown).await;
     Ok(())
 }
 
-/// As [`serve`], with an engine that has been started and keys that have been read before.
+/// What a server is made of, beside its configuration.
+pub struct Parts {
+    /// An engine that has been started.
+    pub engine: Engine,
+    /// Who may ask.
+    pub keys: Keyring,
+    /// WebAssembly components that see what goes in and what comes out.
+    pub hooks: Hooks,
+}
+
+/// As [`serve`], with parts that have been made before.
 pub async fn serve_engine(
-    engine: Engine,
-    keys: Keyring,
+    parts: Parts,
     config: &Config,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
+    let Parts { engine, keys, hooks } = parts;
     let request_timeout = config.limits.request_timeout;
     let limits = Limits {
         body_bytes: config.limits.body_bytes,
@@ -61,9 +76,13 @@ pub async fn serve_engine(
         engine: engine.clone(),
         limits,
         media: MediaDecoder::new(config.limits.media),
+        hooks,
         keys: Arc::new(keys),
         started: Instant::now(),
     };
+    if config.watch {
+        tokio::spawn(state.hooks.watch());
+    }
     let (stopping, stop_seen) = oneshot::channel();
     let closing = engine.clone();
     let shutdown = async move {

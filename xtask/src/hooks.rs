@@ -114,7 +114,8 @@ fn compile(workspace: &Workspace, toolchain: &Toolchain) -> Result<PathBuf> {
 
 /// Panics carry the names of source files: what they say must not depend on the machine.
 fn rust_flags(workspace: &Workspace, toolchain: &Toolchain) -> Result<Vec<String>> {
-    let mut flags = vec!["-Ctarget-feature=+simd128".to_owned()];
+    // A small stack: starting an instance costs by the memory that it has at once.
+    let mut flags = vec!["-Ctarget-feature=+simd128".to_owned(), "-Clink-arg=-zstack-size=131072".to_owned()];
     let root = workspace.root().to_owned();
     for (from, to) in
         [(root, "/pajamas-host"), (setup::cargo_home()?, "/cargo"), (toolchain.sysroot()?, "/rust")]

@@ -33,6 +33,7 @@ const PROBES: [&str; 5] = ["/health", "/live", "/ready", "/v2/health/live", "/v2
 #[derive(Debug)]
 pub(super) struct AccessRecord {
     span: Span,
+    id: String,
     started: Instant,
     is_probe: bool,
     /// The path, when it is one of ours.
@@ -58,6 +59,7 @@ pub(super) async fn record(mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method = %request.method(), path);
     let mut record = AccessRecord::new(span.clone(), is_probe(path));
+    record.id = id.to_str().unwrap_or_default().to_owned();
     record.wishes = match Wishes::read(request.headers()) {
         Ok(wishes) => wishes,
         Err(error) => return with_id(error.into_response(), id),
@@ -117,6 +119,7 @@ impl AccessRecord {
     pub(super) fn new(span: Span, is_probe: bool) -> Self {
         Self {
             span,
+            id: String::new(),
             started: Instant::now(),
             is_probe,
             route: "other",
@@ -129,6 +132,11 @@ impl AccessRecord {
             prompt_tokens: AtomicU64::new(0),
             completion_tokens: AtomicU64::new(0),
         }
+    }
+
+    /// The request's identifier.
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     /// The span in which everything about the request is logged.

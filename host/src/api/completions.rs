@@ -14,6 +14,7 @@ use super::decoder::{Decoder, FinishReason, Update};
 use super::envelope::{Document, Envelope};
 use super::error::ApiError;
 use super::generation::{self, Answer, Format, Generation, UsageBody};
+use super::hooks;
 use super::json::{JsonBody, Present};
 use super::limits::{CHOICES_MAX, COMPLETION_TOKENS_DEFAULT, TOP_LOGPROBS_MAX};
 use super::logprobs::CompletionLogprobs;
@@ -37,9 +38,12 @@ pub(super) async fn create(
     Extension(record): Extension<Arc<AccessRecord>>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let spec = CompletionSpec::read(&body)?;
+    let mut spec = CompletionSpec::read(&body)?;
     drop(body);
     let model = meta::acquire(&state, &record, &spec.generate.model, &Task::Generate).await?;
+    let mut hooks = hooks::begin(&state, &record, &model, &spec.generate.model, &Task::Generate).await?;
+    hooks::refuse_logprobs(&hooks, spec.generate.params.top_logprobs.is_some())?;
+    hooks::prompts(&mut hooks, "prompt", &mut spec.prompts).await?;
     let meta = Meta::new("cmpl-", spec.generate.model.clone(), &model);
     let format = CompletionFormat::new(meta, &spec);
     let streams = spec.generate.stream.is_some();
@@ -47,7 +51,7 @@ pub(super) async fn create(
     let jobs = generation::submit(&model, &spec.generate, prompts, state.limits, &record)?;
     let decoder = || Decoder::new(spec.generate.stops.clone(), None, format.logprobs);
     let jobs = jobs.into_iter().map(|job| (job, decoder())).collect();
-    Generation::new(jobs, record).respond(streams, format).await
+    Generation::new(jobs, record).respond(streams, format, hooks).await
 }
 
 /// What a request asks for, valid.

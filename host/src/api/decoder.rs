@@ -54,6 +54,8 @@ pub(super) enum FinishReason {
     Stop,
     Length,
     ToolCalls,
+    /// A hook ended the answer.
+    ContentFilter,
 }
 
 /// The state of one answer.
@@ -107,6 +109,11 @@ impl Decoder {
             // Events of other tasks mean nothing in a text.
             _ => Ok(None),
         }
+    }
+
+    /// What the answer has cost so far.
+    pub(super) fn usage(&self) -> Usage {
+        self.usage
     }
 
     fn token(&mut self, token: TokenLogprob, top: Vec<TokenLogprob>) -> Option<Update> {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::ApiState;
 use super::access::AccessRecord;
 use super::error::ApiError;
+use super::hooks;
 use super::json::{self, JsonBody};
 use super::limits::EMBEDDING_INPUTS_MAX;
 use super::meta;
@@ -31,9 +32,11 @@ pub(super) async fn create(
     Extension(record): Extension<Arc<AccessRecord>>,
     body: JsonBody,
 ) -> Result<Json<Document>, ApiError> {
-    let spec = EmbeddingSpec::read(&body)?;
+    let mut spec = EmbeddingSpec::read(&body)?;
     drop(body);
     let model = meta::acquire(&state, &record, &spec.model, &Task::Embed).await?;
+    let mut hooks = hooks::begin(&state, &record, &model, &spec.model, &Task::Embed).await?;
+    hooks::prompts(&mut hooks, "input", &mut spec.inputs).await?;
     let count = spec.inputs.len();
     let request = Request {
         task: Task::Embed,

@@ -10,6 +10,7 @@ use pajamas_plugin_api::ErrorKind;
 use serde::Serialize;
 
 use crate::engine::EngineError;
+use crate::hooks::HookError;
 use crate::keys::Refusal;
 
 /// An answer that is an error.
@@ -235,6 +236,20 @@ impl From<EngineError> for ApiError {
             param: names_model.then(|| "model".to_owned()),
             retryable: error.is_retryable(),
             ..Self::new(status, category, code, error.to_string())
+        }
+    }
+}
+
+impl From<HookError> for ApiError {
+    fn from(error: HookError) -> Self {
+        let message = error.to_string();
+        match error {
+            HookError::Rejected { .. } => Self::bad_request("hook_rejected", message),
+            HookError::Failed { .. } => Self::server("hook_failed", message),
+            HookError::Busy => Self {
+                retryable: true,
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, Category::Overloaded, "hooks_busy", message)
+            },
         }
     }
 }

@@ -14,12 +14,14 @@ use serde::Serialize;
 use super::access::AccessRecord;
 use super::decoder::{Decoder, FinishReason, Update};
 use super::error::ApiError;
+use super::hooks;
 use super::json;
 use super::limits::Limits;
 use super::logprobs::TokenInfo;
 use super::params::GenerateSpec;
 use super::sse::{self, WriteEvents};
 use crate::engine::{JobEvent, JobStream, LoadedModel};
+use crate::hooks::HookChain;
 
 /// How one kind of answer is written.
 pub(super) trait Format: WriteEvents<Update> {
@@ -132,27 +134,51 @@ impl<S: Stream<Item = JobEvent> + Unpin + Send + 'static> Generation<S> {
     ///
     /// # Cancellation
     /// All jobs are cancelled when the future or the body of the response is dropped.
-    pub(super) async fn respond<F>(mut self, stream: bool, format: F) -> Result<Response, ApiError>
+    pub(super) async fn respond<F>(
+        self,
+        stream: bool,
+        format: F,
+        hooks: HookChain,
+    ) -> Result<Response, ApiError>
     where
         F: Format + Unpin + Send + 'static,
     {
+        let (count, record) = (self.count, Arc::clone(&self.record));
+        let mut updates = hooks::answers(self, hooks);
         if !stream {
-            return Ok(Json(format.document(self.collect().await?)).into_response());
+            return Ok(Json(format.document(collect(updates, count).await?)).into_response());
         }
-        let first = self.next().await.transpose()?;
-        let record = self.record.clone();
-        Ok(sse::response(stream::iter(first.map(Ok)).chain(self), format, record))
+        let first = updates.next().await.transpose()?;
+        Ok(sse::response(stream::iter(first.map(Ok)).chain(updates), format, record))
     }
+}
 
-    /// The answers when they are complete.
-    async fn collect(mut self) -> Result<Vec<Answer>, ApiError> {
-        let mut answers: Vec<Answer> = std::iter::repeat_with(Answer::default).take(self.count).collect();
-        while let Some(update) = self.next().await.transpose()? {
-            if let Some(answer) = answers.get_mut(update.index) {
-                answer.add(update);
-            }
+impl<S: Stream<Item = JobEvent> + Unpin> Generation<S> {
+    /// Ends an answer, and returns what it has cost so far.
+    pub(super) fn stop(&mut self, index: usize) -> Usage {
+        let answer = self.answers.iter_mut().find(|answer| answer.index == index);
+        answer.map(AnswerStream::stop).unwrap_or_default()
+    }
+}
+
+/// The answers when they are complete.
+async fn collect(
+    mut updates: impl Stream<Item = Result<Update, ApiError>> + Unpin,
+    count: usize,
+) -> Result<Vec<Answer>, ApiError> {
+    let mut answers: Vec<Answer> = std::iter::repeat_with(Answer::default).take(count).collect();
+    while let Some(update) = updates.next().await.transpose()? {
+        if let Some(answer) = answers.get_mut(update.index) {
+            answer.add(update);
         }
-        Ok(answers)
+    }
+    Ok(answers)
+}
+
+impl<S> AnswerStream<S> {
+    fn stop(&mut self) -> Usage {
+        self.job = None;
+        self.decoder.usage()
     }
 }
 

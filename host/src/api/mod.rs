@@ -20,6 +20,8 @@ mod envelope;
 mod error;
 mod generation;
 mod health;
+mod hooks;
+mod hooks_admin;
 mod images;
 mod json;
 mod limits;
@@ -45,6 +47,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::engine::Engine;
+use crate::hooks::Hooks;
 use crate::keys::Keyring;
 use crate::media::MediaDecoder;
 
@@ -59,6 +62,8 @@ pub struct ApiState {
     pub limits: Limits,
     /// Decodes pictures and sound.
     pub media: MediaDecoder,
+    /// WebAssembly components that see what goes in and what comes out.
+    pub hooks: Hooks,
     /// Who may ask.
     pub keys: Arc<Keyring>,
     /// When the server started.
@@ -143,6 +148,10 @@ fn routes() -> Vec<Route> {
         route("GET", "/admin/routes", get(routes::list)),
         route("PUT", "/admin/routes/{*name}", put(routes::set)),
         route("DELETE", "/admin/routes/{*name}", delete(routes::remove)),
+        route("GET", "/admin/hooks", get(hooks_admin::list)),
+        route("PUT", "/admin/hooks/{name}", put(hooks_admin::set)),
+        route("DELETE", "/admin/hooks/{name}", delete(hooks_admin::remove)),
+        route("POST", "/admin/hooks/{name}/reload", post(hooks_admin::reload)),
         route("GET", "/admin/plugins", get(admin::plugins)),
         route("POST", "/admin/plugins/{name}/swap", post(admin::swap_plugin)),
         route("POST", "/admin/plugins/{name}/reset", post(admin::reset_plugin)),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::ApiState;
 use super::access::AccessRecord;
 use super::error::ApiError;
+use super::hooks;
 use super::json::JsonBody;
 use super::limits::DOCUMENTS_MAX;
 use super::meta;
@@ -29,9 +30,13 @@ pub(super) async fn create(
     Extension(record): Extension<Arc<AccessRecord>>,
     body: JsonBody,
 ) -> Result<Json<Document>, ApiError> {
-    let spec = RerankSpec::read(&body)?;
+    let mut spec = RerankSpec::read(&body)?;
     drop(body);
     let model = meta::acquire(&state, &record, &spec.model, &Task::Rerank).await?;
+    let mut hooks = hooks::begin(&state, &record, &model, &spec.model, &Task::Rerank).await?;
+    let documents = spec.documents.iter_mut().map(|document| ("document", document));
+    let shown = std::iter::once(("query", &mut spec.query)).chain(documents);
+    hooks::texts(&mut hooks, shown.collect()).await?;
     let texts = std::iter::once(&spec.query).chain(&spec.documents);
     let request = Request {
         task: Task::Rerank,

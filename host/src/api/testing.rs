@@ -13,6 +13,7 @@ use super::error::ApiError;
 use super::generation::{Format, Generation};
 use super::meta::Meta;
 use crate::engine::{JobEvent, TokenLogprob};
+use crate::hooks::HookChain;
 use crate::text::StopMatcher;
 
 /// The head of answers, without chance and time.
@@ -48,7 +49,10 @@ where
 {
     let record = Arc::new(AccessRecord::new(tracing::Span::none(), false));
     let jobs = jobs.into_iter().map(|(events, decoder)| (stream::iter(events), decoder)).collect();
-    let response = Generation::new(jobs, record).respond(stream, format).now_or_never().unwrap()?;
+    let response = Generation::new(jobs, record)
+        .respond(stream, format, HookChain::default())
+        .now_or_never()
+        .unwrap()?;
     Ok(text(response))
 }
 

@@ -95,6 +95,13 @@ impl Role {
             Self::Tool => "tool",
         }
     }
+
+    /// The role of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let roles = [Self::System, Self::Developer, Self::User, Self::Assistant, Self::Tool];
+        roles.into_iter().find(|role| role.as_str() == name)
+    }
 }
 
 impl Content {

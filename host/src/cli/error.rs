@@ -12,6 +12,7 @@ use super::exit::Exit;
 use crate::chat::TemplateError;
 use crate::config::ConfigError;
 use crate::engine::{EngineError, StartError};
+use crate::hooks::{HooksError, LoadError};
 use crate::keys::KeyError;
 use crate::media::MediaError;
 use crate::telemetry::TelemetryError;
@@ -34,6 +35,9 @@ pub enum Error {
     /// The API keys cannot be read or changed.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// A hook cannot be used.
+    #[error(transparent)]
+    Hooks(#[from] HooksError),
     /// A model could not do its work.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -155,6 +159,7 @@ impl Error {
             Self::Keys(KeyError::Name) => Exit::Usage,
             Self::Keys(KeyError::Parse { .. } | KeyError::TooLarge { .. }) => Exit::BadData,
             Self::Keys(_) => Exit::Io,
+            Self::Hooks(error) => hooks_exit(error),
             Self::Host { .. } => Exit::Failure,
             Self::Input(_) | Self::Output(_) | Self::System { .. } => Exit::Io,
             Self::Interrupted => Exit::Interrupted,
@@ -192,6 +197,22 @@ fn start_exit(error: &StartError) -> Exit {
     match error {
         StartError::Plugins(_) | StartError::NoPlugins { .. } => Exit::NoInput,
         StartError::Executable(_) => Exit::Io,
+    }
+}
+
+fn hooks_exit(error: &HooksError) -> Exit {
+    match error {
+        HooksError::Load { source, .. } => match source {
+            LoadError::NotInstalled { .. } => Exit::NoInput,
+            LoadError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NoInput,
+            LoadError::Read { .. } => Exit::Io,
+            LoadError::Broken { .. } | LoadError::WrongWorld { .. } | LoadError::TooLarge { .. } => {
+                Exit::BadData
+            }
+            LoadError::Config(_) | LoadError::Describe(_) => Exit::Usage,
+            LoadError::Engine(_) | LoadError::Thread(_) | LoadError::Lost => Exit::Internal,
+        },
+        HooksError::Unknown(_) | HooksError::TooMany | HooksError::Twice(_) => Exit::Usage,
     }
 }
 

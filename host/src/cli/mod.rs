@@ -7,6 +7,7 @@ mod check_case;
 mod completions;
 mod error;
 mod exit;
+mod hooks;
 mod keys;
 mod man;
 mod models_inspect;
@@ -101,6 +102,9 @@ enum ConfiguredCommand {
     /// See which models are there
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// See which hooks are there, or try one
+    #[command(subcommand)]
+    Hooks(hooks::HooksCommand),
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -222,6 +226,9 @@ impl Configured {
             }
             ConfiguredCommand::Plugins(PluginsCommand::Swap(args)) => remote::swap(&config, &args, json)?,
             ConfiguredCommand::Plugins(PluginsCommand::Reset(args)) => remote::reset(&config, &args, json)?,
+            ConfiguredCommand::Hooks(command) => {
+                return hooks::run(&config, &command, json).map(ExitCode::from);
+            }
             ConfiguredCommand::Keys(command) => keys::run(&config, &command, json)?,
             ConfiguredCommand::Ps(args) => remote::ps(&config, &args, json)?,
             ConfiguredCommand::Models(ModelsCommand::List) => models_list::run(&config, json)?,

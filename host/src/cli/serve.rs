@@ -9,8 +9,9 @@ use super::print::Printer;
 use super::{Error, block_on};
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::hooks::Hooks;
 use crate::keys::Keyring;
-use crate::serve_engine;
+use crate::serve::{Parts, serve_engine};
 use crate::shutdown::Shutdown;
 
 pub(super) fn run(config: Config) -> Result<(), Error> {
@@ -21,9 +22,10 @@ pub(super) fn run(config: Config) -> Result<(), Error> {
         let address =
             listener.local_addr().map_err(|source| Error::Listen { listen: config.listen, source })?;
         let keys = Keyring::open(config.keys_file.clone())?;
+        let hooks = Hooks::load(&config)?;
         let engine = Engine::start(&config)?;
         Printer::stdout().line(format_args!("listening on http://{address}"))?;
-        serve_engine(engine, keys, &config, listener, shutdown).await;
+        serve_engine(Parts { engine, keys, hooks }, &config, listener, shutdown).await;
         Ok(())
     })
 }

@@ -159,6 +159,7 @@ fn every_variable_reaches_its_field() {
         },
         plugins: BTreeMap::new(),
         routes: BTreeMap::new(),
+        hooks: Vec::new(),
     };
     assert_eq!(user.config(), expected);
 }

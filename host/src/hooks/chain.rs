@@ -66,6 +66,12 @@ impl HookChain {
         Ok(Self { links, context: Arc::new(context), _places: Some(places) })
     }
 
+    /// Whether a hook sees the text of requests.
+    #[must_use]
+    pub fn sees_text(&self) -> bool {
+        !self.with(Function::TextInput, HookPhase::Input).is_empty()
+    }
+
     /// The first hook that sees the text of answers, by its name.
     #[must_use]
     pub fn changes_output(&self) -> Option<&str> {
@@ -79,14 +85,19 @@ impl HookChain {
     }
 
     /// The messages as the hooks want them, or `None` when all stay. What a message says of its source is about the
-    /// messages that were passed here.
+    /// messages that were passed here. `check` compares what a hook got with what it returns; what it finds is the hook's
+    /// failure.
     ///
     /// # Errors
     /// See [`HookError`].
     ///
     /// # Cancellation
     /// A call that runs goes on until it ends or its time is up, and its result is thrown away.
-    pub async fn text_input(&mut self, messages: Vec<Message>) -> Result<Option<Vec<Message>>, HookError> {
+    pub async fn text_input(
+        &mut self,
+        messages: Vec<Message>,
+        check: fn(&[Message], &[Message]) -> Result<(), String>,
+    ) -> Result<Option<Vec<Message>>, HookError> {
         let (mut current, mut changed) = (Arc::new(messages), false);
         for index in self.with(Function::TextInput, HookPhase::Input) {
             let (context, messages) = (Arc::clone(&self.context), Arc::clone(&current));
@@ -94,6 +105,7 @@ impl HookChain {
                 let verdict = v0_1::text_input(instance, &context, &messages)?;
                 if let Verdict::Change(new) = &verdict {
                     check_sources(new, messages.len())?;
+                    check(&messages, new).map_err(Fault::Malformed)?;
                 }
                 Ok(verdict)
             };

@@ -142,8 +142,9 @@ fn as_component(file: Vec<u8>) -> Result<Vec<u8>, String> {
     if !file.starts_with(&CORE_MODULE) {
         return Ok(file);
     }
-    let encoder = wit_component::ComponentEncoder::default().validate(true).module(&file);
-    encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| format!("{error:#}"))
+    let mut encoder = wit_component::ComponentEncoder::default();
+    let encoded = encoder.validate(true).module(&file).and_then(|encoder| encoder.encode());
+    encoded.map_err(|error| format!("{error:#}"))
 }
 
 /// Names of what a component imports and exports.

@@ -20,7 +20,7 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pajamas_plugin_api::Task;
 use parking_lot::{Mutex, RwLock};
@@ -41,6 +41,9 @@ pub use runtime::MEMORY_BYTES_MAX;
 pub use value::{
     CallContext, Description, Message, NamedTensor, Picture, Placement, Sound, TensorSource, Verdict,
 };
+
+/// How often the files are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The hooks of a host. Clones are the same.
 #[derive(Clone, Debug)]
@@ -112,14 +115,7 @@ impl Hooks {
     /// # Errors
     /// One cannot be loaded: a host that is to redact does not serve without.
     pub fn load(config: &Config) -> Result<Self, HooksError> {
-        let hooks = Self(Arc::new(Inner {
-            cache_dir: config.cache_dir.join("hooks"),
-            plugins_dir: config.plugins_dir.clone(),
-            runtime: Mutex::default(),
-            total_bytes: Arc::default(),
-            entries: RwLock::default(),
-            changing: tokio::sync::Mutex::default(),
-        }));
+        let hooks = Self::new(config.cache_dir.join("hooks"), config.plugins_dir.clone());
         for hook in &config.hooks {
             if hooks.0.entries.read().iter().any(|entry| entry.config.name == hook.name) {
                 return Err(HooksError::Twice(hook.name.clone()));
@@ -128,6 +124,19 @@ impl Hooks {
             hooks.0.put(entry)?;
         }
         Ok(hooks)
+    }
+
+    /// No hooks yet. What is compiled goes to `cache_dir`; installed hooks are below `plugins_dir`.
+    #[must_use]
+    pub fn new(cache_dir: PathBuf, plugins_dir: PathBuf) -> Self {
+        Self(Arc::new(Inner {
+            cache_dir,
+            plugins_dir,
+            runtime: Mutex::default(),
+            total_bytes: Arc::default(),
+            entries: RwLock::default(),
+            changing: tokio::sync::Mutex::default(),
+        }))
     }
 
     /// All of them, in the order in which they run.
@@ -192,8 +201,21 @@ impl Hooks {
         }
     }
 
-    /// Reloads the hooks whose files have changed since they were looked at.
-    pub async fn reload_changed(&self) {
+    /// Reloads hooks whose files change, until the host's hooks are gone.
+    pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
+        let hooks = Arc::downgrade(&self.0);
+        async move {
+            loop {
+                tokio::time::sleep(WATCH_INTERVAL).await;
+                match hooks.upgrade() {
+                    Some(hooks) => Self(hooks).reload_changed().await,
+                    None => return,
+                }
+            }
+        }
+    }
+
+    async fn reload_changed(&self) {
         let entries = self.0.entries.read().clone();
         for entry in entries {
             let changed_at = entry.changed_at(&self.0.plugins_dir);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 use wasmtime::{
-    Cache, CacheConfig, Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig,
+    Cache, CacheConfig, Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy,
+    PoolingAllocationConfig,
 };
 
 use super::error::LoadError;
@@ -104,6 +105,8 @@ fn config(cache_dir: &Path) -> Config {
         .total_stacks(instances)
         .max_memory_size(MEMORY_BYTES_MAX)
         .linear_memory_keep_resident(KEPT_BYTES)
+        // Only the pages that a guest wrote are cleaned, where the kernel can tell them.
+        .pagemap_scan(Enabled::Auto)
         .max_unused_warm_slots(KEPT_INSTANCES);
     let mut config = Config::new();
     config

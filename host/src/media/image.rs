@@ -28,6 +28,12 @@ pub struct Picture {
     pub data: Vec<u8>,
 }
 
+/// Whether a file begins like a picture of a format that is known here.
+#[must_use]
+pub fn is_image(file: &[u8]) -> bool {
+    image::guess_format(file).is_ok()
+}
+
 /// Decodes a JPEG, PNG, WebP, BMP or GIF file, of an animation its first picture.
 ///
 /// The picture comes as a viewer would show it on a white page: turned as its EXIF orientation says, and with what is

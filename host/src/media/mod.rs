@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 pub use audio::{SAMPLE_RATE_HZ, Sound, decode_audio};
 pub use draw::{Mark, draw_boxes};
 pub use encode::{AudioEncoder, AudioFormat, PCM_RATE_HZ};
-pub use image::{Picture, decode_image, encode_png};
+pub use image::{Picture, decode_image, encode_png, is_image};
 
 /// Bounds on decoded media; the operator sets them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

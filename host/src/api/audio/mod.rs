@@ -20,7 +20,7 @@ use crate::engine::EngineError;
 use crate::media::{AudioFormat, Sound};
 
 pub(super) use speech::create as speech;
-pub(super) use transcriptions::{transcribe, translate};
+pub(super) use transcriptions::{Heard, transcribe, translate};
 pub(super) use voice::create as chat;
 
 /// The one sound file of a form.

@@ -18,6 +18,7 @@ use super::{cancelled, gave_up, sound_format, streams_events};
 use crate::api::ApiState;
 use crate::api::access::AccessRecord;
 use crate::api::error::ApiError;
+use crate::api::hooks;
 use crate::api::json::{self, JsonBody, Present};
 use crate::api::limits::SPEECH_BYTES_MAX;
 use crate::api::meta;
@@ -39,9 +40,11 @@ pub(in crate::api) async fn create(
     Extension(record): Extension<Arc<AccessRecord>>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let spec = SpeechSpec::read(&body)?;
+    let mut spec = SpeechSpec::read(&body)?;
     drop(body);
     let model = meta::acquire(&state, &record, &spec.model, &Task::Speak).await?;
+    let mut hooks = hooks::begin(&state, &record, &model, &spec.model, &Task::Speak).await?;
+    hooks::texts(&mut hooks, vec![("input", &mut spec.input)]).await?;
     let request = Request {
         task: Task::Speak,
         params: json::params(&spec.params)?,

@@ -15,6 +15,7 @@ use super::{cancelled, decode, gave_up, sound_file};
 use crate::api::ApiState;
 use crate::api::access::AccessRecord;
 use crate::api::error::ApiError;
+use crate::api::hooks;
 use crate::api::json;
 use crate::api::meta;
 use crate::api::multipart::Form;
@@ -65,8 +66,10 @@ async fn create(
         temperature: spec.params.temperature,
     };
     let model = meta::acquire(state, &record, &spec.model, &Task::Transcribe).await?;
-    let heard =
-        heard(submit(&model, &spec.params, sound.samples, record.deadline_ms(state.limits), &record)?);
+    let mut hooks = hooks::begin(state, &record, &model, &spec.model, &Task::Transcribe).await?;
+    let (sound, starts_at_s) = hooks::sound(&mut hooks, sound).await?;
+    let job = submit(&model, &spec.params, sound.samples, record.deadline_ms(state.limits), &record)?;
+    let heard = hooks::segments(heard(job), hooks, starts_at_s);
     let mut heard = Box::pin(heard.inspect_ok({
         let record = Arc::clone(&record);
         move |heard| {
@@ -200,7 +203,7 @@ fn refuse_unsupported(form: &Form) -> Result<(), ApiError> {
 
 /// What a job tells.
 #[derive(Debug, PartialEq)]
-pub(super) enum Heard {
+pub(in crate::api) enum Heard {
     Segment(Segment),
     End(Usage),
 }

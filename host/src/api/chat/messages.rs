@@ -117,13 +117,9 @@ fn role(role: Option<&str>, path: &str) -> Result<Role, ApiError> {
     const ROLES: &str = "\"system\", \"developer\", \"user\", \"assistant\" or \"tool\"";
     let param = format!("{path}.role");
     match role {
-        Some("system") => Ok(Role::System),
-        Some("developer") => Ok(Role::Developer),
-        Some("user") => Ok(Role::User),
-        Some("assistant") => Ok(Role::Assistant),
-        Some("tool") => Ok(Role::Tool),
         Some("function") => Err(ApiError::unsupported(param, "use the role \"tool\" instead")),
-        Some(other) => Err(ApiError::invalid(param, format_args!("expected {ROLES}, got \"{other:.40}\""))),
+        Some(name) => Role::from_name(name)
+            .ok_or_else(|| ApiError::invalid(param, format_args!("expected {ROLES}, got \"{name:.40}\""))),
         None => Err(ApiError::missing(&param, ROLES)),
     }
 }

@@ -24,6 +24,7 @@ use super::aside;
 use super::decoder::{Decoder, ToolCalls};
 use super::error::ApiError;
 use super::generation::{self, Generation};
+use super::hooks;
 use super::json::{JsonBody, Object};
 use super::meta::{self, Meta};
 use crate::chat::{
@@ -51,6 +52,9 @@ pub(super) async fn create(
     let template = model.extension(|| ModelTemplate::new(model.info()));
     let syntax = template.compiled()?.tool_syntax();
     spec.generate.params.grammar = spec.grammar(syntax)?;
+    let mut hooks = hooks::begin(&state, &record, &model, &spec.generate.model, &Task::Generate).await?;
+    hooks::refuse_logprobs(&hooks, spec.logprobs)?;
+    hooks::conversation(&mut hooks, &mut spec.messages).await?;
     // Some models open a call with a control token, whose text is left out otherwise.
     spec.generate.params.control_tokens = !spec.offered_tools().is_empty();
     let spec = Arc::new(spec);
@@ -61,7 +65,7 @@ pub(super) async fn create(
     let jobs = jobs.into_iter().map(|job| (job, decoder(&spec, syntax))).collect();
     let meta = Meta::new("chatcmpl-", spec.generate.model.clone(), &model);
     let format = ChatFormat::new(meta, spec.generate.stream, spec.generate.n, spec.logprobs);
-    Generation::new(jobs, record).respond(spec.generate.stream.is_some(), format).await
+    Generation::new(jobs, record).respond(spec.generate.stream.is_some(), format, hooks).await
 }
 
 /// The field of a body that is a conversation.

@@ -78,14 +78,22 @@ async fn leaving_cancels_jobs_before_and_after_the_first_token() {
     let waiting = generation(vec![(Job::new(vec![], true, &running), plain(false))]);
     for stream in [false, true] {
         let job = Job::new(vec![], true, &running);
-        assert!(generation(vec![(job, plain(false))]).respond(stream, Texts).now_or_never().is_none());
+        assert!(
+            generation(vec![(job, plain(false))])
+                .respond(stream, Texts, HookChain::default())
+                .now_or_never()
+                .is_none()
+        );
         assert_eq!(running.load(Ordering::Relaxed), 1, "only the one outside is left");
     }
     drop(waiting);
 
     let job = Job::new(vec![token("a")], true, &running);
-    let response =
-        generation(vec![(job, plain(false))]).respond(true, Texts).now_or_never().unwrap().unwrap();
+    let response = generation(vec![(job, plain(false))])
+        .respond(true, Texts, HookChain::default())
+        .now_or_never()
+        .unwrap()
+        .unwrap();
     let mut body = Body::into_data_stream(response.into_body());
     assert_eq!(piece(&mut body).unwrap(), "data: \"a\"\n\n");
     assert!(piece(&mut body).is_none());
@@ -131,7 +139,10 @@ fn a_failure_of_one_answer_cancels_the_others() {
 fn a_document_waits_for_all_answers() {
     let running = Arc::new(AtomicUsize::new(0));
     let job = |text| (Job::new(vec![token(text), done(Finish::Stop, 1)], false, &running), plain(false));
-    let response =
-        generation(vec![job("a"), job("b")]).respond(false, Texts).now_or_never().unwrap().unwrap();
+    let response = generation(vec![job("a"), job("b")])
+        .respond(false, Texts, HookChain::default())
+        .now_or_never()
+        .unwrap()
+        .unwrap();
     assert_eq!(crate::api::testing::text(response), r#"["a","b"]"#);
 }

@@ -13,6 +13,7 @@ use crate::api::access::AccessRecord;
 use crate::api::error::ApiError;
 use crate::api::json;
 use crate::api::multipart::Body;
+use crate::hooks::Placement;
 
 /// Finds objects in one or more pictures.
 ///
@@ -34,10 +35,15 @@ pub(in crate::api) async fn create(
     })?;
     let name = input.model.clone();
     let running = run(&state, &record, Task::Detect, params, input).await?;
-    let model = running.model.clone();
+    let (model, placements) = (running.model.clone(), running.placements.clone());
     let mut document = Document::<Found>::collect(running, &record, name).await?;
-    for detection in document.data.iter_mut().flat_map(|item| &mut item.found.detections) {
-        rename(&model, detection.class_id, &mut detection.class_name);
+    for (item, placement) in document.data.iter_mut().zip(placements) {
+        for detection in &mut item.found.detections {
+            rename(&model, detection.class_id, &mut detection.class_name);
+            if let Some(placement) = placement {
+                detection.place(&placement);
+            }
+        }
     }
     Ok(Json(document))
 }
@@ -71,4 +77,20 @@ struct Detection {
     confidence: f32,
     class_id: u32,
     class_name: String,
+}
+
+impl Detection {
+    /// Moves the box from the picture that a hook made to the one that the client sent: to what surrounds its corners.
+    fn place(&mut self, placement: &Placement) {
+        let (left, top) = (f64::from(self.x), f64::from(self.y));
+        let (right, bottom) = (left + f64::from(self.width), top + f64::from(self.height));
+        let corners = [(left, top), (right, top), (left, bottom), (right, bottom)];
+        let corners = corners.map(|(x, y)| placement.map(x, y));
+        let least = |of: fn(&(f64, f64)) -> f64| corners.iter().map(of).fold(f64::INFINITY, f64::min);
+        let most = |of: fn(&(f64, f64)) -> f64| corners.iter().map(of).fold(f64::NEG_INFINITY, f64::max);
+        let (left, top) = (least(|corner| corner.0), least(|corner| corner.1));
+        self.width = (most(|corner| corner.0) - left) as f32;
+        self.height = (most(|corner| corner.1) - top) as f32;
+        (self.x, self.y) = (left as f32, top as f32);
+    }
 }

@@ -17,8 +17,10 @@ use serde::de::DeserializeOwned;
 use super::ApiState;
 use super::access::AccessRecord;
 use super::error::ApiError;
+use super::hooks;
 use super::meta;
 use crate::engine::{JobEvent, JobStream, LoadedModel};
+use crate::hooks::Placement;
 use input::Input;
 
 /// A job with the pictures of one request.
@@ -27,6 +29,8 @@ struct Running {
     job: JobStream,
     /// Width and height of each picture.
     sizes: Vec<[u32; 2]>,
+    /// How places in each picture are moved, where a hook changed it.
+    placements: Vec<Option<Placement>>,
     /// What decoding the pictures took.
     decoding: Duration,
     started: Instant,
@@ -45,18 +49,21 @@ async fn run(
     let model = meta::acquire(state, record, &input.model, &task).await?;
     let begun = Instant::now();
     let mut pixels_left = state.media.limits().image_pixels;
-    let (mut parts, mut sizes) = (Vec::new(), Vec::new());
+    let mut hooks = hooks::begin(state, record, &model, &input.model, &task).await?;
+    let (mut parts, mut sizes, mut placements) = (Vec::new(), Vec::new(), Vec::new());
     for (place, bytes) in input.images {
         let picture = state.media.image(bytes, pixels_left).await;
         let picture = picture.map_err(|error| ApiError::invalid(place, error))?;
         pixels_left -= u64::from(picture.width) * u64::from(picture.height);
-        sizes.push([picture.width, picture.height]);
+        let (picture, size, placement) = hooks::picture(&mut hooks, picture).await?;
+        sizes.push(size);
+        placements.push(placement);
         parts.push(Part::Rgb8 { width: picture.width, height: picture.height, data: picture.data });
     }
     let deadline_ms = Some(record.deadline_ms(state.limits));
     let decoding = begun.elapsed();
     let job = model.submit(Request { task, params, parts, deadline_ms }, record.caller())?;
-    Ok(Running { model, job, sizes, decoding, started: Instant::now() })
+    Ok(Running { model, job, sizes, placements, decoding, started: Instant::now() })
 }
 
 /// The answer about several pictures.

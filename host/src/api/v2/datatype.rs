@@ -39,15 +39,14 @@ pub(super) fn name(dtype: Dtype) -> &'static str {
 /// # Errors
 /// There is no such type here.
 pub(super) fn from_name(name: &str, place: &str) -> Result<Dtype, ApiError> {
-    if name == "BYTES" {
-        let hint = "tensors of strings have no place in a model here: send numbers";
-        return Err(ApiError::unsupported(format!("{place}: datatype BYTES"), hint));
-    }
     NAMES.iter().find(|(known, _)| *known == name).map(|(_, dtype)| *dtype).ok_or_else(|| {
         let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
         ApiError::invalid(place, format_args!("datatype: expected one of {}", names.join(", ")))
     })
 }
+
+/// The name of tensors of strings, which are files here.
+pub(super) const BYTES: &str = "BYTES";
 
 /// Whether elements of the type may stand in JSON; half-precision numbers may not, by the protocol.
 pub(super) fn has_json_form(dtype: Dtype) -> bool {

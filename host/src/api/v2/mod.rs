@@ -25,6 +25,7 @@ use super::ApiState;
 use super::access::AccessRecord;
 use super::aside;
 use super::error::{ApiError, Category};
+use super::hooks;
 use super::json::{self, read_body};
 use super::meta;
 use crate::engine::{EngineError, JobEvent, ModelState, OutputTensor};
@@ -110,11 +111,16 @@ pub(super) async fn infer(
     let body = read_body(http, &state).await?;
     let spec = aside::by_size(body.len(), move || InferSpec::read(&headers, &body)).await?;
     let model = meta::acquire(&state, &record, &name, &Task::Infer).await?;
+    let mut hooks = hooks::begin(&state, &record, &model, &name, &Task::Infer).await?;
+    let mut inputs = spec.inputs;
+    for (name, file) in spec.files {
+        inputs.extend(hooks::tensors(&state, &mut hooks, &name, file).await?);
+    }
     let outputs: Vec<&str> = spec.wanted.iter().map(|output| output.name.as_str()).collect();
     let request = Request {
         task: Task::Infer,
         params: json::params(&json!({ "outputs": outputs }))?,
-        parts: spec.inputs.into_iter().map(Part::Tensor).collect(),
+        parts: inputs.into_iter().map(Part::Tensor).collect(),
         deadline_ms: Some(record.deadline_ms(state.limits)),
     };
     let tensors = collect(model.submit(request, record.caller())?).await?;

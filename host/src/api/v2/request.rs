@@ -1,6 +1,10 @@
 //! The body of an inference request: JSON, and after it the elements of those inputs that come as binary data.
 
+use std::collections::HashSet;
+
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use pajamas_plugin_api::{Dtype, Tensor, shape_bytes};
 use serde::Deserialize;
@@ -21,6 +25,8 @@ pub(super) struct InferSpec {
     pub(super) id: Option<String>,
     /// The inputs; their elements fill their shapes.
     pub(super) inputs: Vec<Tensor>,
+    /// Files that hooks are to make inputs of, by the name of the input that they came in.
+    pub(super) files: Vec<(String, Bytes)>,
     /// The outputs that are wanted; empty means all.
     pub(super) wanted: Vec<Wanted>,
     /// Whether outputs come as binary data where nothing is said about one.
@@ -99,7 +105,7 @@ impl InferSpec {
         let body = json.read::<InferBody<'_>>()?;
         let parameters = body.parameters.map(|parameters| parameters.0).unwrap_or_default();
         parameters.refuse_unsupported()?;
-        let inputs = inputs(body.inputs, binary)?;
+        let (inputs, files) = inputs(body.inputs, binary)?;
         let outputs = body.outputs.unwrap_or_default();
         if outputs.len() > TENSORS_MAX {
             return Err(too_many("outputs", outputs.len()));
@@ -108,6 +114,7 @@ impl InferSpec {
         Ok(Self {
             id: body.id,
             inputs,
+            files,
             wanted: wanted.collect::<Result<_, _>>()?,
             is_binary: parameters.binary_data_output.unwrap_or(false),
         })
@@ -132,31 +139,49 @@ fn split(headers: &HeaderMap, body: &Bytes) -> Result<(Bytes, Bytes), ApiError> 
     }
 }
 
-fn inputs(inputs: Vec<Object<InputBody<'_>>>, mut binary: Bytes) -> Result<Vec<Tensor>, ApiError> {
+/// The inputs that are tensors, and those that are files.
+type Inputs = (Vec<Tensor>, Vec<(String, Bytes)>);
+
+fn inputs(inputs: Vec<Object<InputBody<'_>>>, mut binary: Bytes) -> Result<Inputs, ApiError> {
     if inputs.is_empty() {
         return Err(ApiError::missing("inputs", "the tensors that the model needs"));
     }
     if inputs.len() > TENSORS_MAX {
         return Err(too_many("inputs", inputs.len()));
     }
-    let mut tensors: Vec<Tensor> = Vec::with_capacity(inputs.len());
+    let (mut tensors, mut files): Inputs = (Vec::with_capacity(inputs.len()), Vec::new());
+    let mut names = HashSet::new();
     for (index, input) in inputs.into_iter().enumerate() {
-        let tensor = input.0.check(index, &mut binary)?;
-        if tensors.iter().any(|known| known.name == tensor.name) {
-            return Err(ApiError::invalid(format!("input \"{}\"", tensor.name), "it is there twice"));
+        let input = input.0.check(index, &mut binary)?;
+        let name = match &input {
+            Input::Tensor(tensor) => &tensor.name,
+            Input::File(name, _) => name,
+        };
+        if !names.insert(name.clone()) {
+            return Err(ApiError::invalid(format!("input \"{name}\""), "it is there twice"));
         }
-        tensors.push(tensor);
+        match input {
+            Input::Tensor(tensor) => tensors.push(tensor),
+            Input::File(name, file) => files.push((name, file)),
+        }
     }
     if !binary.is_empty() {
         let problem = format_args!("{} bytes of binary data belong to no input", binary.len());
         return Err(ApiError::invalid("inputs", problem));
     }
-    Ok(tensors)
+    Ok((tensors, files))
+}
+
+/// An input of a request.
+enum Input {
+    Tensor(Tensor),
+    /// A file, with the input's name.
+    File(String, Bytes),
 }
 
 impl InputBody<'_> {
-    /// The tensor; takes its binary data, if it has such, from the front of `binary`.
-    fn check(self, index: usize, binary: &mut Bytes) -> Result<Tensor, ApiError> {
+    /// The tensor or file; takes its binary data, if it has such, from the front of `binary`.
+    fn check(self, index: usize, binary: &mut Bytes) -> Result<Input, ApiError> {
         let Some(name) = self.name.filter(|name| !name.is_empty()) else {
             return Err(ApiError::missing(
                 &format!("inputs[{index}].name"),
@@ -165,6 +190,11 @@ impl InputBody<'_> {
         };
         let place = format!("input \"{name}\"");
         let datatype = self.datatype.ok_or_else(|| ApiError::missing(&place, "a datatype, such as FP32"))?;
+        if datatype == datatype::BYTES {
+            let parameters = self.parameters.map(|parameters| parameters.0).unwrap_or_default();
+            let file = file(self.shape.as_deref(), self.data, parameters.binary_data_size, binary);
+            return Ok(Input::File(name, file.map_err(|problem| ApiError::invalid(place, problem))?));
+        }
         let dtype = datatype::from_name(&datatype, &place)?;
         let shape = self.shape.ok_or_else(|| ApiError::missing(&place, "a shape, such as [1, 3]"))?;
         let bytes = shape_bytes(dtype, &shape).filter(|_| shape.len() <= TENSOR_DIMENSIONS_MAX);
@@ -184,7 +214,38 @@ impl InputBody<'_> {
             (Some(_), Some(_)) => Err("data and binary_data_size exclude each other".to_owned()),
         };
         let data = data.map_err(|problem| ApiError::invalid(place, problem))?;
-        Ok(Tensor { name, dtype, shape, data })
+        Ok(Input::Tensor(Tensor { name, dtype, shape, data }))
+    }
+}
+
+/// The one element of a BYTES tensor: base64 in JSON, else a length of four bytes and the file.
+fn file(
+    shape: Option<&[i64]>,
+    json: Option<&RawValue>,
+    size: Option<usize>,
+    binary: &mut Bytes,
+) -> Result<Bytes, String> {
+    if shape.is_none_or(|shape| shape.iter().any(|length| *length != 1)) {
+        return Err("datatype BYTES: expected one element, a file of shape [1]".to_owned());
+    }
+    match (json, size) {
+        (Some(json), None) => {
+            let [text]: [String; 1] = serde_json::from_str(json.get())
+                .map_err(|_| "datatype BYTES: expected an array of one text, a file in base64".to_owned())?;
+            let file = BASE64_STANDARD.decode(text).map_err(|error| format!("is not base64: {error}"))?;
+            Ok(file.into())
+        }
+        (None, Some(size)) if size <= binary.len() => {
+            let mut data = binary.split_to(size);
+            let length = data.split_first_chunk::<4>().map(|(length, _)| u32::from_le_bytes(*length));
+            if length.is_none_or(|length| length as usize != size - 4) {
+                return Err(
+                    "datatype BYTES: expected the file's length in four bytes, and the file".to_owned()
+                );
+            }
+            Ok(data.split_off(4))
+        }
+        _ => Err("datatype BYTES: expected data, or as many bytes as binary_data_size says".to_owned()),
     }
 }
 

@@ -20,12 +20,13 @@ use pajamas_plugin_api::Task;
 use serde::Serialize;
 
 use self::request::VoiceSpec;
-use self::talk::{Heard, Said, Summary, Talk, Timings};
+use self::talk::{Heard, Said, Summary, Talk, TalkHooks, Timings};
 use super::updates::{Updates, sound_response};
 use super::{decode, encoder};
 use crate::api::ApiState;
 use crate::api::access::AccessRecord;
 use crate::api::error::ApiError;
+use crate::api::hooks;
 use crate::api::meta;
 use crate::api::multipart::Form;
 use crate::api::sse::{self, Events, WriteEvents};
@@ -56,11 +57,19 @@ pub(in crate::api) async fn create(
         acquire(&spec.generate.model, &Task::Generate),
         acquire(&spec.speech_model, &Task::Speak),
     )?;
+    let begin = |model, name, task| hooks::begin(&state, &record, model, name, task);
+    let mut hooks = TalkHooks {
+        stt: begin(&stt, &spec.transcription_model, &Task::Transcribe).await?,
+        llm: begin(&llm, &spec.generate.model, &Task::Generate).await?,
+        tts: begin(&tts, &spec.speech_model, &Task::Speak).await?,
+    };
+    let (sound, _) = hooks::sound(&mut hooks.stt, sound).await?;
     let (format, events) = (spec.format, spec.events);
     let talk = Talk {
         stt,
         llm,
         tts,
+        hooks,
         spec,
         limits: state.limits,
         record: Arc::clone(&record),

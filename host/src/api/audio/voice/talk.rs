@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use pajamas_plugin_api::{Finish, Part, Request, Task};
 use serde::Serialize;
@@ -20,10 +21,12 @@ use crate::api::chat;
 use crate::api::decoder::{Decoder, FinishReason, Update};
 use crate::api::error::ApiError;
 use crate::api::generation::{self, Generation, UsageBody};
+use crate::api::hooks;
 use crate::api::json;
 use crate::api::limits::Limits;
 use crate::chat::{ChatMessage, Role};
 use crate::engine::{JobEvent, JobStream, LoadedModel};
+use crate::hooks::HookChain;
 use crate::text::SentenceSplitter;
 
 /// What happens in a turn, as it happens.
@@ -104,6 +107,13 @@ fn ms_since(instant: Instant) -> u64 {
     u64::try_from(instant.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The hooks of the three models.
+pub(super) struct TalkHooks {
+    pub(super) stt: HookChain,
+    pub(super) llm: HookChain,
+    pub(super) tts: HookChain,
+}
+
 /// A turn, ready to run.
 pub(super) struct Talk {
     /// The model that transcribes.
@@ -112,6 +122,7 @@ pub(super) struct Talk {
     pub(super) llm: LoadedModel,
     /// The model that speaks.
     pub(super) tts: LoadedModel,
+    pub(super) hooks: TalkHooks,
     pub(super) spec: VoiceSpec,
     pub(super) limits: Limits,
     pub(super) record: Arc<AccessRecord>,
@@ -134,7 +145,9 @@ impl Talk {
         outlet.put(Said::Transcript(heard)).await;
         let mut messages = std::mem::take(&mut self.spec.history);
         messages.push(ChatMessage::new(Role::User, transcript.as_str()));
-        let answer = self.answer(&messages)?;
+        let mut hooks = std::mem::take(&mut self.hooks.llm);
+        hooks::conversation(&mut hooks, &mut messages).await?;
+        let answer = self.answer(&messages, hooks)?;
         let written = self.speak_while_writing(answer, &outlet).await?;
         let rest = self.encoder.finish().await?;
         let nothing =
@@ -151,7 +164,9 @@ impl Talk {
         let began = Instant::now();
         let params = &self.spec.transcribe;
         let job = transcriptions::submit(&self.stt, params, question, self.deadline_ms(), &self.record)?;
-        let segments = transcriptions::collect(transcriptions::heard(job)).await?;
+        let hooks = std::mem::take(&mut self.hooks.stt);
+        let heard = hooks::segments(transcriptions::heard(job), hooks, 0.0);
+        let segments = transcriptions::collect(heard).await?;
         self.timings.stt_ms = Some(ms_since(began));
         let mut joiner = Joiner::default();
         let text: String = segments.iter().map(|segment| joiner.next(&segment.text)).collect();
@@ -161,13 +176,17 @@ impl Talk {
         Ok(Heard { text, language: segments.into_iter().find_map(|segment| segment.language) })
     }
 
-    fn answer(&self, messages: &[ChatMessage]) -> Result<Generation<JobStream>, ApiError> {
+    fn answer(
+        &self,
+        messages: &[ChatMessage],
+        hooks: HookChain,
+    ) -> Result<BoxStream<'static, Result<Update, ApiError>>, ApiError> {
         let parts = chat::prompt(&self.llm, messages)?;
         let limits = Limits { deadline_ms: self.deadline_ms(), ..self.limits };
         let jobs = generation::submit(&self.llm, &self.spec.generate, vec![parts], limits, &self.record)?;
         let decoder = || Decoder::new(self.spec.generate.stops.clone(), None, false);
         let jobs = jobs.into_iter().map(|job| (job, decoder())).collect();
-        Ok(Generation::new(jobs, Arc::clone(&self.record)))
+        Ok(hooks::answers(Generation::new(jobs, Arc::clone(&self.record)), hooks))
     }
 
     /// Takes the answer's text as it comes, and speaks its sentences one after the other meanwhile.
@@ -186,7 +205,10 @@ impl Talk {
         let mut written = Written::default();
         loop {
             if speaking.is_none() {
-                speaking = sentences.pop_front().map(|sentence| self.say(sentence)).transpose()?;
+                speaking = match sentences.pop_front() {
+                    Some(sentence) => Some(self.say(sentence).await?),
+                    None => None,
+                };
             }
             if speaking.is_none() && splitter.is_none() {
                 return Ok(written);
@@ -218,7 +240,8 @@ impl Talk {
         }
     }
 
-    fn say(&self, sentence: String) -> Result<JobStream, ApiError> {
+    async fn say(&mut self, mut sentence: String) -> Result<JobStream, ApiError> {
+        hooks::texts(&mut self.hooks.tts, vec![("input", &mut sentence)]).await?;
         let request = Request {
             task: Task::Speak,
             params: json::params(&self.spec.speak)?,
