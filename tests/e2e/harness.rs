@@ -158,6 +158,19 @@ impl Setup {
         self.dir.path().join("models").join(name)
     }
 
+    /// A path in the temporary folder.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// Copies a file to a path in the temporary folder.
+    pub fn copy(self, from: &Path, to: &str) -> Self {
+        let to = self.path(to);
+        std::fs::create_dir_all(to.parent().expect("parent")).expect("folder");
+        std::fs::copy(from, to).expect("copy");
+        self
+    }
+
     /// Writes a file relative to the temporary folder.
     pub fn file(self, path: &str, content: &str) -> Self {
         let path = self.dir.path().join(path);

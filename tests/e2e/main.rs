@@ -20,6 +20,8 @@ mod cli;
 mod faults;
 /// The gguf plugin with a real model: determinism, constrained output, cancellation without leaks.
 mod gguf;
+/// Components that see what goes in and what comes out: every interface, every fault, every limit.
+mod hooks;
 /// Pictures: found, classified, embedded, refused.
 mod images;
 /// API keys: made, used up, revoked.

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::build;
+use crate::foreign_hooks;
 use crate::models;
 use crate::onnxruntime;
 use crate::process;
@@ -38,6 +39,9 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
     let models = models::ensure_for_tests(workspace, &tools)?;
     tools.venv().install(workspace, &[OPENAI, TRITON[0], TRITON[1]])?;
     let built = build::for_tests(workspace, &tools)?;
+    for missing in foreign_hooks::build(workspace)?.into_iter().filter_map(Result::err) {
+        eprintln!("skipped: {missing:#}");
+    }
     let with_paths = |mut cargo: Command| {
         cargo.env("PAJAMAS_TEST_MODELS", &models);
         cargo.env("PAJAMAS_TEST_HOST_BIN", &built.host);
@@ -45,6 +49,9 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
         cargo.env("PAJAMAS_TEST_FIXTURES", &built.fixtures);
         cargo.env("PAJAMAS_TEST_ONNXRUNTIME", onnxruntime::library_in(&built.plugins.join("onnx/lib")));
         cargo.env("PAJAMAS_TEST_PYTHON", tools.venv().python());
+        cargo.env("PAJAMAS_TEST_FOREIGN_HOOKS", workspace.foreign_hooks());
+        cargo.env("PAJAMAS_TEST_NODE_TOOLS", workspace.node_tools());
+        cargo.env("PAJAMAS_TEST_HOOK_TOOLS", workspace.hooks());
         // As the host starts its workers: threads that spin while tests share the cores slow every one of them down.
         cargo.env("OMP_WAIT_POLICY", "passive");
         cargo

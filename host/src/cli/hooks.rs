@@ -9,7 +9,10 @@ use serde_json::{Map, Value};
 use super::print::{Printer, list};
 use super::{Error, Exit, block_on};
 use crate::config::{Config, HookConfig, HookSource};
-use crate::hooks::{self, CheckReport, Facts, Hooks, HooksError};
+use crate::hooks::{self, CheckReport, Facts, Hooks, HooksError, LoadError};
+
+/// The state of a hook that cannot be loaded.
+const UNUSABLE: &str = "unusable";
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum HooksCommand {
@@ -48,7 +51,7 @@ pub(super) fn run(config: &Config, command: &HooksCommand, json: bool) -> Result
                 let load = |source| HooksError::Load { name: name.clone(), source };
                 let checked =
                     tokio::task::spawn_blocking(move || hooks::check(&path, &hook, &cache_dir)).await;
-                let report = checked.unwrap_or(Err(hooks::LoadError::Lost)).map_err(load)?;
+                let report = checked.unwrap_or(Err(LoadError::Lost)).map_err(load)?;
                 Ok(report)
             })?;
             print_report(&mut Printer::stdout(), &report, json)
@@ -60,7 +63,7 @@ pub(super) fn run(config: &Config, command: &HooksCommand, json: bool) -> Result
 #[derive(Debug, Serialize)]
 struct Row {
     name: String,
-    /// `configured`, `installed` or `unusable`.
+    /// `configured`, `installed`, `unconfigured` (it does nothing without a configuration) or `unusable`.
     state: &'static str,
     /// What it is; `None` when it cannot be loaded.
     #[serde(flatten)]
@@ -99,7 +102,11 @@ fn row(config: &Config, hook: HookConfig, state: &'static str) -> Row {
             let component = hooks.list().into_iter().next().map(|status| status.component);
             Row { name, state, component, problem: None }
         }
-        Err(error) => Row { name, state: "unusable", component: None, problem: Some(error.to_string()) },
+        Err(error) => {
+            let lacks_config = matches!(&error, HooksError::Load { source: LoadError::Config(_), .. });
+            let state = if state == "installed" && lacks_config { "unconfigured" } else { UNUSABLE };
+            Row { name, state, component: None, problem: Some(error.to_string()) }
+        }
     }
 }
 
@@ -110,7 +117,7 @@ fn print_list<W: Write>(printer: &mut Printer<W>, rows: &[Row], json: bool) -> R
         let cells: Vec<[String; 5]> = rows.iter().map(Row::cells).collect();
         printer.table(["NAME", "STATE", "VERSION", "SEES", "WHAT IT DOES"], &cells)?;
     }
-    Ok(if rows.iter().all(|row| row.problem.is_none()) { Exit::Success } else { Exit::Failure })
+    Ok(if rows.iter().any(|row| row.state == UNUSABLE) { Exit::Failure } else { Exit::Success })
 }
 
 impl Row {

@@ -31,6 +31,11 @@ impl Connection {
         [head.as_bytes(), body.as_bytes()].concat()
     }
 
+    /// The bytes of a GET request.
+    pub(crate) fn get(&self, path: &str) -> Vec<u8> {
+        format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.host).into_bytes()
+    }
+
     /// Sends a request and reads the head of the answer.
     pub(crate) fn send(&mut self, request: &[u8]) -> anyhow::Result<Body<'_>> {
         self.reader.get_mut().write_all(request)?;

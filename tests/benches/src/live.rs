@@ -92,21 +92,24 @@ fn measure(args: &Args, seen: &Seen) -> anyhow::Result<()> {
     }
     row(&format!("{} swaps, side by side", args.rounds), &seen.gaps(begin, Instant::now()));
     let begin = Instant::now();
-    let mut pauses = Vec::new();
+    let (mut pauses, mut detections) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {
+        let deaths = deaths(&args.url)?;
         let killed_at = Instant::now();
         kill_workers(args.pid)?;
+        while self::deaths(&args.url)? == deaths {}
+        detections.push(killed_at.elapsed());
         std::thread::sleep(WATCH);
         pauses.extend(seen.gaps(killed_at, Instant::now()).last().copied());
     }
     row(&format!("{} deaths by SIGKILL", args.rounds), &seen.gaps(begin, Instant::now()));
-    pauses.sort();
     load_ms.sort_unstable();
     println!(
-        "\nrecovery pause: median {} ms; loading the model takes {} ms",
-        pauses.get(pauses.len() / 2).map_or(0, Duration::as_millis),
+        "\nrecovery pause: median {} ms; loading the model takes {} ms beside the running one",
+        median(&mut pauses).as_millis(),
         load_ms.get(load_ms.len() / 2).copied().unwrap_or_default()
     );
+    println!("a death is noticed after {} µs (median, `pkill` and a request included)", median(&mut detections).as_micros());
     Ok(())
 }
 
@@ -124,6 +127,20 @@ fn swap(url: &str, version: &str) -> anyhow::Result<Value> {
     let body = json!({ "version": version }).to_string();
     let request = connection.request("/admin/plugins/gguf/swap", &body);
     Ok(serde_json::from_slice(&connection.send(&request)?.read()?)?)
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// How many workers have ended, as the host counts them.
+fn deaths(url: &str) -> anyhow::Result<u64> {
+    let mut connection = Connection::open(url)?;
+    let request = connection.get("/metrics");
+    let text = String::from_utf8(connection.send(&request)?.read()?)?;
+    let counts = text.lines().filter(|line| line.starts_with("pajamas_worker_ends_total{"));
+    Ok(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
 }
 
 fn kill_workers(pid: u32) -> anyhow::Result<()> {
