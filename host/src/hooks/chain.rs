@@ -252,7 +252,7 @@ impl HookChain {
                     Verdict::Pass => ("passed", Ok(None)),
                     Verdict::Change(new) => ("changed", Ok(Some(new))),
                     Verdict::Reject(message) => {
-                        tracing::info!(hook = &*link.name, message, "a hook rejects the request");
+                        tracing::info!(hook = &*link.name, "a hook rejects the request: {message}");
                         ("rejected", Err(HookError::Rejected { hook: link.name.to_string(), message }))
                     }
                 };

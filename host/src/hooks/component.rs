@@ -71,7 +71,11 @@ impl Hook {
         let file = read(path)?;
         let size_bytes = file.len() as u64;
         let sha256 = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
-        let broken = |reason: String| LoadError::Broken { path: path.to_owned(), reason };
+        // The engine's reasons have several lines.
+        let broken = |reason: String| LoadError::Broken {
+            path: path.to_owned(),
+            reason: reason.split_whitespace().collect::<Vec<_>>().join(" "),
+        };
         let component = as_component(file).map_err(broken)?;
         let component = Component::new(&runtime.engine, component).map_err(|e| broken(format!("{e:#}")))?;
         let wrong = |reason: String| LoadError::WrongWorld { path: path.to_owned(), reason };

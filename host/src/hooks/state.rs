@@ -15,6 +15,8 @@ use super::limits::{Grant, HookLimits};
 pub(super) const TOTAL_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
 /// Bytes of one message of a hook's log; what is longer is cut.
 const LOG_LINE_BYTES: usize = 2048;
+/// What a line of the log has beside the hook's message: time, level, names, the request.
+const LOG_LINE_OVERHEAD_BYTES: usize = 192;
 /// Elements of a table.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 
@@ -110,8 +112,7 @@ impl State {
             tracing::Level::DEBUG => tracing::debug!(hook, "{message}"),
             tracing::Level::TRACE => tracing::trace!(hook, "{message}"),
         }
-        // An empty message costs too.
-        self.log_left = self.log_left.saturating_sub(end.max(16));
+        self.log_left = self.log_left.saturating_sub(end + LOG_LINE_OVERHEAD_BYTES);
         if self.log_left == 0 {
             tracing::warn!(hook, "the hook logs too much: the rest of this request's is dropped");
         }

@@ -109,7 +109,10 @@ fn measure(args: &Args, seen: &Seen) -> anyhow::Result<()> {
         median(&mut pauses).as_millis(),
         load_ms.get(load_ms.len() / 2).copied().unwrap_or_default()
     );
-    println!("a death is noticed after {} µs (median, `pkill` and a request included)", median(&mut detections).as_micros());
+    println!(
+        "a death is noticed after {} µs (median, `pkill` and a request included)",
+        median(&mut detections).as_micros()
+    );
     Ok(())
 }
 
