@@ -19,6 +19,10 @@ pub(super) const IMAGE: &str = "pajamas:hook/image@0.1.0";
 pub(super) const AUDIO: &str = "pajamas:hook/audio@0.1.0";
 pub(super) const TENSOR: &str = "pajamas:hook/tensor@0.1.0";
 
+mod function;
+
+pub(super) use function::Function;
+
 #[derive(ComponentType, Lift, Clone, Copy)]
 #[component(enum)]
 #[repr(u8)]
@@ -490,38 +494,4 @@ fn bytes<'a>(store: &'a Store<State>, list: &WasmList<u8>) -> Result<&'a [u8], F
     let bytes = list.as_le_slice(store.as_context());
     let max = store.data().limits().output_bytes;
     if bytes.len() > max { Err(Fault::Output(max)) } else { Ok(bytes) }
-}
-
-/// The functions that a hook may export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Function {
-    Describe,
-    TextInput,
-    TextOutput,
-    ImageInput,
-    AudioInput,
-    TensorConvert,
-}
-
-impl Function {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Describe,
-        Self::TextInput,
-        Self::TextOutput,
-        Self::ImageInput,
-        Self::AudioInput,
-        Self::TensorConvert,
-    ];
-
-    /// Its interface and its name there.
-    pub(super) fn path(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Describe => (INFO, "describe"),
-            Self::TextInput => (TEXT, "input"),
-            Self::TextOutput => (TEXT, "output"),
-            Self::ImageInput => (IMAGE, "input"),
-            Self::AudioInput => (AUDIO, "input"),
-            Self::TensorConvert => (TENSOR, "convert"),
-        }
-    }
 }

@@ -54,7 +54,7 @@ fn what_does_not_fit_is_refused_with_the_tensors_name() {
         (json!({"inputs": [{"name": "x"}]}), "input \"x\": missing, expected a datatype"),
         (json!({"inputs": [{"name": "x", "datatype": "INT8"}]}), "input \"x\": missing, expected a shape"),
         (json!({"inputs": [{"name": "x", "datatype": "INT8", "shape": [1]}]}), "input \"x\": expected data"),
-        (input("BYTES", json!([1]), json!(["a"])), "input \"x\": datatype BYTES: not supported"),
+        (input("BYTES", json!([1]), json!(["a"])), "input \"x\": is not base64"),
         (input("float", json!([1]), json!([1])), "input \"x\": datatype: expected one of BOOL,"),
         (
             input("FP16", json!([1]), json!([1])),
@@ -148,7 +148,7 @@ fn binary_data_that_do_not_fit_are_refused() {
         (one(binary_input("x", "FP32", &[1], 4)), &[0; 3], "expected 4 bytes of binary data, 3 are left"),
         (one(binary_input("x", "FP32", &[1], 4)), &[0; 5], "1 bytes of binary data belong to no input"),
         (one(binary_input("x", "BOOL", &[1], 1)), &[2], "expected bytes of 0 or 1"),
-        (one(binary_input("x", "BYTES", &[1], 4)), &[0; 4], "datatype BYTES: not supported"),
+        (one(binary_input("x", "BYTES", &[1], 4)), &[9, 0, 0, 0], "expected the file's length in four bytes"),
         (one(both), &[1], "exclude each other"),
         (two, &[1, 1], "input \"x\": it is there twice"),
     ];
