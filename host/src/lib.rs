@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 mod connections;
 pub mod engine;
+pub mod hardware;
 pub mod hooks;
 pub mod keys;
 pub mod media;

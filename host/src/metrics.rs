@@ -13,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::hardware::GpuReading;
+
 /// Everything that is counted or measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
@@ -44,11 +46,21 @@ pub enum Metric {
     HookSeconds,
     /// Memory of loaded models.
     MemoryBytes,
+    /// Memory that new processes could have.
+    MachineMemoryAvailableBytes,
+    /// Memory of a GPU that is taken.
+    GpuMemoryUsedBytes,
+    /// Share of time in which a GPU computes.
+    GpuUtilizationRatio,
+    /// Temperature of a GPU.
+    GpuTemperatureCelsius,
+    /// Power of a GPU.
+    GpuPowerWatts,
 }
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::Requests,
         Self::QueueSeconds,
         Self::TimeToFirstTokenSeconds,
@@ -63,6 +75,11 @@ impl Metric {
         Self::HookCalls,
         Self::HookSeconds,
         Self::MemoryBytes,
+        Self::MachineMemoryAvailableBytes,
+        Self::GpuMemoryUsedBytes,
+        Self::GpuUtilizationRatio,
+        Self::GpuTemperatureCelsius,
+        Self::GpuPowerWatts,
     ];
 
     /// The name that Prometheus sees, without `_total`, which counters get.
@@ -83,6 +100,11 @@ impl Metric {
             Self::HookCalls => "pajamas_hook_calls",
             Self::HookSeconds => "pajamas_hook_seconds",
             Self::MemoryBytes => "pajamas_memory_bytes",
+            Self::MachineMemoryAvailableBytes => "pajamas_machine_memory_available_bytes",
+            Self::GpuMemoryUsedBytes => "pajamas_gpu_memory_used_bytes",
+            Self::GpuUtilizationRatio => "pajamas_gpu_utilization_ratio",
+            Self::GpuTemperatureCelsius => "pajamas_gpu_temperature_celsius",
+            Self::GpuPowerWatts => "pajamas_gpu_power_watts",
         }
     }
 
@@ -105,6 +127,11 @@ impl Metric {
                 "time that a call of a hook takes, its start and its way to another thread included"
             }
             Self::MemoryBytes => "measured memory of the loaded models",
+            Self::MachineMemoryAvailableBytes => "memory of the machine that new processes could have",
+            Self::GpuMemoryUsedBytes => "memory of the GPU that is taken, by whomever",
+            Self::GpuUtilizationRatio => "share of the last moments in which the GPU computed",
+            Self::GpuTemperatureCelsius => "temperature of the GPU",
+            Self::GpuPowerWatts => "what the GPU draws",
         }
     }
 }
@@ -200,6 +227,30 @@ pub struct Metrics {
     hook_calls: Family<HookLabels, Counter>,
     hook_seconds: Family<HookLabel, Histogram, fn() -> Histogram>,
     memory: Family<DeviceLabels, Gauge<u64, AtomicU64>>,
+    machine_memory_available: Gauge<u64, AtomicU64>,
+    gpus: GpuGauges,
+}
+
+/// What the GPUs are doing.
+#[derive(Debug, Default)]
+struct GpuGauges {
+    memory_used: Family<DeviceLabels, Gauge<u64, AtomicU64>>,
+    utilization: Readings,
+    temperature: Readings,
+    power: Readings,
+}
+
+type Readings = Family<DeviceLabels, Gauge<f64, AtomicU64>>;
+
+/// What holds at the moment somebody asks for the metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Moment {
+    /// What models take, by device, in bytes.
+    pub models: Vec<(String, u64)>,
+    /// Memory of the machine that new processes could have, in bytes.
+    pub available_bytes: Option<u64>,
+    /// What the GPUs are doing.
+    pub gpus: Vec<GpuReading>,
 }
 
 /// The one instance.
@@ -234,6 +285,8 @@ impl Metrics {
             hook_calls: Family::default(),
             hook_seconds: Family::new_with_constructor(call_seconds as fn() -> Histogram),
             memory: Family::default(),
+            machine_memory_available: Gauge::default(),
+            gpus: GpuGauges::default(),
         };
         for metric in Metric::ALL {
             metrics.register(metric);
@@ -258,6 +311,13 @@ impl Metrics {
             Metric::HookCalls => registry.register(name, help, self.hook_calls.clone()),
             Metric::HookSeconds => registry.register(name, help, self.hook_seconds.clone()),
             Metric::MemoryBytes => registry.register(name, help, self.memory.clone()),
+            Metric::MachineMemoryAvailableBytes => {
+                registry.register(name, help, self.machine_memory_available.clone());
+            }
+            Metric::GpuMemoryUsedBytes => registry.register(name, help, self.gpus.memory_used.clone()),
+            Metric::GpuUtilizationRatio => registry.register(name, help, self.gpus.utilization.clone()),
+            Metric::GpuTemperatureCelsius => registry.register(name, help, self.gpus.temperature.clone()),
+            Metric::GpuPowerWatts => registry.register(name, help, self.gpus.power.clone()),
         }
     }
 
@@ -322,19 +382,48 @@ impl Metrics {
         self.hook_seconds.get_or_create(&HookLabel { hook: hook.to_owned() }).observe(time.as_secs_f64());
     }
 
-    /// All of it, in the text format of OpenMetrics, with what models take at the moment, by device.
+    /// All of it, in the text format of OpenMetrics, with what holds at the moment.
     ///
     /// # Errors
     /// Never: writing to a string does not fail.
-    pub fn text(&self, memory: &[(String, u64)]) -> Result<String, std::fmt::Error> {
+    pub fn text(&self, moment: &Moment) -> Result<String, std::fmt::Error> {
         self.memory.clear();
-        for (device, bytes) in memory {
-            self.memory.get_or_create(&DeviceLabels { device: device.clone() }).inc_by(*bytes);
+        for (device, bytes) in &moment.models {
+            self.memory.get_or_create(&device_labels(device)).inc_by(*bytes);
         }
+        self.machine_memory_available.set(moment.available_bytes.unwrap_or_default());
+        self.gpus.set(&moment.gpus);
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+impl GpuGauges {
+    /// A GPU that does not tell something has no line for it.
+    fn set(&self, readings: &[GpuReading]) {
+        self.memory_used.clear();
+        [&self.utilization, &self.temperature, &self.power].into_iter().for_each(Family::clear);
+        for reading in readings {
+            let labels = device_labels(&reading.id);
+            if let Some(bytes) = reading.memory_used_bytes {
+                self.memory_used.get_or_create(&labels).set(bytes);
+            }
+            for (family, value) in [
+                (&self.utilization, reading.utilization),
+                (&self.temperature, reading.temperature_celsius),
+                (&self.power, reading.power_watts),
+            ] {
+                if let Some(value) = value {
+                    family.get_or_create(&labels).set(value);
+                }
+            }
+        }
+    }
+}
+
+fn device_labels(device: &str) -> DeviceLabels {
+    DeviceLabels { device: device.to_owned() }
 }
 
 fn of(model: &str) -> ModelLabels {
@@ -360,12 +449,30 @@ mod tests {
         metrics.recovered("m", "moved");
         metrics.shadowed("m", "answered");
         metrics.hook_call("h", "passed", second);
-        let text = metrics.text(&[("cpu".to_owned(), 7)]).unwrap();
+        let reading = GpuReading {
+            id: "cuda:0".to_owned(),
+            memory_used_bytes: Some(1024),
+            utilization: Some(0.5),
+            temperature_celsius: Some(41.0),
+            power_watts: None,
+        };
+        let moment =
+            Moment { models: vec![("cpu".to_owned(), 7)], available_bytes: Some(9), gpus: vec![reading] };
+        let text = metrics.text(&moment).unwrap();
         for metric in Metric::ALL {
             let name = metric.name();
             assert!(documentation.contains(&format!("| `{name}")), "docs/metrics.md lacks {name}");
             assert!(text.contains(&format!("# HELP {name} ")), "{name}: {text}");
         }
-        assert!(text.contains("pajamas_memory_bytes{device=\"cpu\"} 7"), "{text}");
+        for line in [
+            "pajamas_memory_bytes{device=\"cpu\"} 7\n",
+            "pajamas_machine_memory_available_bytes 9\n",
+            "pajamas_gpu_memory_used_bytes{device=\"cuda:0\"} 1024\n",
+            "pajamas_gpu_utilization_ratio{device=\"cuda:0\"} 0.5\n",
+            "pajamas_gpu_temperature_celsius{device=\"cuda:0\"} 41.0\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        assert!(!text.contains("pajamas_gpu_power_watts{"), "{text}");
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod abi;
 mod backend;
+mod compute;
 mod device;
 mod error;
 mod event;
@@ -26,6 +27,7 @@ mod transcript;
 pub mod version;
 
 pub use backend::{Backend, Model};
+pub use compute::{ComputeCapability, ComputeError, ComputeRule};
 pub use device::{Accel, Device, ProbeReport};
 pub use error::{Error, ErrorKind};
 pub use event::{Event, EventSink, Finish, Flow, TopLogprob, Usage};

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
+use crate::compute::ComputeRule;
 use crate::device::Accel;
 use crate::task::Task;
 
@@ -88,9 +89,9 @@ pub struct AccelNeeds {
     /// Oldest driver, as an integer: 13000 is CUDA 13.0.
     #[serde(default)]
     pub driver_min: Option<u32>,
-    /// Compute capabilities, such as `8.0`; empty means any.
+    /// Compute capabilities: `8.0` for that one, `>=12.0` for all newer ones too; empty means any.
     #[serde(default)]
-    pub compute: Vec<String>,
+    pub compute: Vec<ComputeRule>,
     /// Least device memory, in MiB.
     #[serde(default)]
     pub vram_min_mb: Option<u64>,
@@ -228,6 +229,16 @@ impl Manifest {
                 format!("has the path \"{}\", which leaves the plugin's folder", file.path.display());
             return Some(("files", problem));
         }
+        for (field, release) in
+            [("target.os_min", &self.target.os_min), ("target.glibc_min", &self.target.glibc_min)]
+        {
+            if let Some(release) = release.as_ref().filter(|release| !is_release(release)) {
+                return Some((
+                    field,
+                    format!("is \"{release}\": numbers with dots between are allowed, such as 2.31"),
+                ));
+            }
+        }
         if let Some(name) = self.environment.keys().find(|name| !is_variable(name)) {
             let problem = format!("sets \"{name}\": capital letters, digits and underscores are allowed");
             return Some(("environment", problem));
@@ -256,6 +267,11 @@ pub fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
+}
+
+/// Whether `text` is the number of a release, such as `2.31`.
+fn is_release(text: &str) -> bool {
+    text.len() <= 64 && text.split('.').all(|part| part.parse::<u32>().is_ok())
 }
 
 /// Whether `name` may name a variable of the environment.
@@ -302,6 +318,12 @@ mod tests {
             ("version = \"0.1.0\"", "version = \"one\"", "version"),
             ("publisher = \"pajamas\"", "", "publisher"),
             ("license", "licence", "licence"),
+            ("publisher = ", "target = { glibc_min = \"2.x\" }\npublisher = ", "field \"target.glibc_min\""),
+            (
+                "publisher = ",
+                "accel = { api = \"cuda\", compute = [\"sm_90\"] }\npublisher = ",
+                "compute capability",
+            ),
             ("publisher = ", "environment = { \"A=B\" = \"1\" }\npublisher = ", "field \"environment\""),
         ];
         for (from, to, expected) in cases {

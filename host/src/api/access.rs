@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -36,8 +36,8 @@ pub(super) struct AccessRecord {
     id: String,
     started: Instant,
     is_probe: bool,
-    /// The path, when it is one of ours.
-    route: &'static str,
+    /// The pattern of the path, when it is one of ours.
+    route: Option<MatchedPath>,
     /// 0 until there is an answer.
     status: AtomicU16,
     /// Whether a stream has begun and not come to its end.
@@ -64,7 +64,7 @@ pub(super) async fn record(mut request: Request, next: Next) -> Response {
         Ok(wishes) => wishes,
         Err(error) => return with_id(error.into_response(), id),
     };
-    record.route = super::route_of(path);
+    record.route = request.extensions().get::<MatchedPath>().cloned();
     let record = Arc::new(record);
     request.extensions_mut().insert(record.clone());
     let mut response = next.run(request).instrument(span).await;
@@ -122,7 +122,7 @@ impl AccessRecord {
             id: String::new(),
             started: Instant::now(),
             is_probe,
-            route: "other",
+            route: None,
             status: AtomicU16::new(0),
             streaming: AtomicBool::new(false),
             model: OnceLock::new(),
@@ -202,7 +202,8 @@ impl Drop for AccessRecord {
         let model = self.model.get();
         let prompt_tokens = *self.prompt_tokens.get_mut();
         let completion_tokens = *self.completion_tokens.get_mut();
-        METRICS.request(self.route, status, prompt_tokens, completion_tokens);
+        let route = self.route.as_ref().map_or("other", MatchedPath::as_str);
+        METRICS.request(route, status, prompt_tokens, completion_tokens);
         let account = self.account.get();
         if let Some(account) = account {
             account.spend_tokens(prompt_tokens + completion_tokens);

@@ -22,7 +22,8 @@ use crate::engine::{
     ModelState, ModelStatus, ModelSwapError, PluginState, PluginStatus, SwapError, SwapMode, SwapReport,
     SwapRequest,
 };
-use crate::metrics::METRICS;
+use crate::hardware::Memory;
+use crate::metrics::{METRICS, Moment};
 
 /// `GET /admin/models`: the models with everything that is known of them, measured where they are loaded.
 pub(super) async fn models(State(state): State<ApiState>) -> Json<List<AdminModel>> {
@@ -51,8 +52,12 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> Result<Response, A
             *devices.entry(device).or_default() += bytes;
         }
     }
-    let devices: Vec<(String, u64)> = devices.into_iter().collect();
-    let text = METRICS.text(&devices).map_err(|error| {
+    let moment = Moment {
+        models: devices.into_iter().collect(),
+        available_bytes: Memory::now().available_bytes,
+        gpus: state.engine.gpu_readings().await,
+    };
+    let text = METRICS.text(&moment).map_err(|error| {
         tracing::error!("cannot write the metrics: {error}");
         ApiError::server("internal_error", "the server failed on this request")
     })?;

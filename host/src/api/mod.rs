@@ -19,6 +19,7 @@ mod embeddings;
 mod envelope;
 mod error;
 mod generation;
+mod hardware;
 mod health;
 mod hooks;
 mod hooks_admin;
@@ -38,7 +39,7 @@ mod sse;
 mod testing;
 mod v2;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -93,21 +94,6 @@ where
         .layer(axum::middleware::from_fn(v2::reshape_errors))
 }
 
-/// The route that a path belongs to, for metrics; `other` for an unknown one.
-fn route_of(path: &str) -> &'static str {
-    static PATHS: LazyLock<Vec<&str>> =
-        LazyLock::new(|| routes().into_iter().map(|route| route.path).collect());
-    let matches = |route: &&&str| match route.split_once("{*") {
-        Some((prefix, _)) => path.len() > prefix.len() && path.starts_with(prefix),
-        None => {
-            let (ours, theirs) = (route.split('/'), path.split('/'));
-            ours.clone().count() == theirs.clone().count()
-                && ours.zip(theirs).all(|(ours, theirs)| ours == theirs || ours.starts_with('{'))
-        }
-    };
-    PATHS.iter().find(matches).copied().unwrap_or("other")
-}
-
 /// One route; the table is what the documentation is tested against.
 struct Route {
     #[cfg_attr(not(test), expect(dead_code, reason = "only the test of the documentation reads it"))]
@@ -145,6 +131,8 @@ fn routes() -> Vec<Route> {
         route("GET", "/metrics", get(admin::metrics)),
         route("GET", "/admin/models", get(admin::models)),
         route("POST", "/admin/models/{*action}", post(admin::change_model)),
+        route("GET", "/admin/models/{*action}", get(hardware::why)),
+        route("GET", "/admin/hardware", get(hardware::show)),
         route("GET", "/admin/routes", get(routes::list)),
         route("PUT", "/admin/routes/{*name}", put(routes::set)),
         route("DELETE", "/admin/routes/{*name}", delete(routes::remove)),

@@ -15,10 +15,12 @@ mod models_list;
 mod plugins_check;
 mod plugins_list;
 mod print;
+mod probe;
 mod remote;
 mod resolve;
 mod run;
 mod serve;
+mod why;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -110,6 +112,10 @@ enum ConfiguredCommand {
     Keys(keys::KeysCommand),
     /// See what a running host has loaded, and what it does
     Ps(remote::HostArgs),
+    /// See what this machine is, and what each plugin finds in it
+    Probe,
+    /// See which plugin serves a model, and why not another one
+    Why(why::WhyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -231,6 +237,8 @@ impl Configured {
             }
             ConfiguredCommand::Keys(command) => keys::run(&config, &command, json)?,
             ConfiguredCommand::Ps(args) => remote::ps(&config, &args, json)?,
+            ConfiguredCommand::Probe => probe::run(config, json)?,
+            ConfiguredCommand::Why(args) => why::run(config, &args, json)?,
             ConfiguredCommand::Models(ModelsCommand::List) => models_list::run(&config, json)?,
             ConfiguredCommand::Models(ModelsCommand::Inspect(args)) => {
                 models_inspect::run(config, &args, json)?

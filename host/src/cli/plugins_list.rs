@@ -25,7 +25,12 @@ pub(super) fn run(mut config: Config, json: bool) -> Result<(), Error> {
     print(&mut Printer::stdout(), &plugins, json)
 }
 
-fn print<W: Write>(printer: &mut Printer<W>, plugins: &[PluginStatus], json: bool) -> Result<(), Error> {
+/// The plugins as a table or as a JSON document.
+pub(super) fn print<W: Write>(
+    printer: &mut Printer<W>,
+    plugins: &[PluginStatus],
+    json: bool,
+) -> Result<(), Error> {
     if json {
         return printer.json(&plugins.iter().map(Row::from).collect::<Vec<_>>());
     }
@@ -35,7 +40,7 @@ fn print<W: Write>(printer: &mut Printer<W>, plugins: &[PluginStatus], json: boo
 
 /// One plugin of the list.
 #[derive(Serialize)]
-struct Row<'a> {
+pub(super) struct Row<'a> {
     name: &'a str,
     version: &'a str,
     description: &'a str,

@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Boolean,
     /// Separated as in `PATH`.
     Paths,
+    /// Separated by commas.
+    Names,
 }
 
 /// Every field, in the order of the documentation.
@@ -47,6 +49,8 @@ pub const FIELDS: &[Field] = &[
     field("worker.load_timeout_ms", None, Kind::Number),
     field("worker.stall_timeout_ms", None, Kind::Number),
     field("worker.hang_timeout_ms", None, Kind::Number),
+    field("selection.prefer", None, Kind::Names),
+    field("selection.disabled", None, Kind::Names),
 ];
 
 const fn field(path: &'static str, flag: Option<&'static str>, kind: Kind) -> Field {

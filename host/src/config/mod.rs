@@ -20,11 +20,12 @@ use serde_json::{Map, Value};
 
 use crate::keys::KeyFile;
 use crate::media::MediaLimits;
+use crate::plugins::select::Preferences;
 
 pub use field::{FIELDS, Field};
 pub use hook::{HOOKS_MAX, HookConfig, HookPhase, HookSource, OnError};
 pub use options::Options;
-pub use raw::{RawConfig, RawLimits, RawLog, RawMemory, RawPlugin, RawWorker};
+pub use raw::{RawConfig, RawLimits, RawLog, RawMemory, RawPlugin, RawSelection, RawWorker};
 pub use route::{ROUTE_TARGETS_MAX, ROUTE_WEIGHT_MAX, RouteConfig, RouteShadow, RouteTarget};
 pub use surroundings::{Folders, Surroundings};
 pub use value::{BODY_BYTES_MAX, BodyBytes, Listen, LogFilter, LogFormat, MILLIS_MAX, Millis, PluginName};
@@ -67,6 +68,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// Patience with the processes that run plugins.
     pub worker: WorkerConfig,
+    /// Which plugins are used, and which are preferred.
+    pub selection: Preferences,
     /// Settings for single plugins, by the plugin's name.
     pub plugins: BTreeMap<String, PluginConfig>,
     /// Public names that share their requests among models.
@@ -299,11 +302,19 @@ impl Config {
                 stall_timeout: millis(raw.worker.stall_timeout_ms, 30_000),
                 hang_timeout: millis(raw.worker.hang_timeout_ms, 120_000),
             },
+            selection: Preferences {
+                prefer: names(raw.selection.prefer),
+                disabled: names(raw.selection.disabled),
+            },
             plugins: raw.plugins.into_iter().map(|(name, plugin)| (name.0, plugin.build())).collect(),
             routes: raw.routes,
             hooks: raw.hooks.unwrap_or_default(),
         })
     }
+}
+
+fn names(typed: Option<Vec<PluginName>>) -> Vec<String> {
+    typed.unwrap_or_default().into_iter().map(|name| name.0).collect()
 }
 
 fn millis(typed: Option<Millis>, default_ms: u64) -> Duration {

@@ -42,6 +42,8 @@ pub struct RawConfig {
     pub memory: RawMemory,
     /// Patience with workers.
     pub worker: RawWorker,
+    /// Which plugins are used.
+    pub selection: RawSelection,
     /// Settings for single plugins.
     pub plugins: BTreeMap<PluginName, RawPlugin>,
     /// Public names that share their requests among models.
@@ -102,6 +104,16 @@ pub struct RawWorker {
     pub stall_timeout_ms: Option<Millis>,
     /// A plugin that has jobs and sends nothing.
     pub hang_timeout_ms: Option<Millis>,
+}
+
+/// The table `[selection]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawSelection {
+    /// Plugins that come before all others.
+    pub prefer: Option<Vec<PluginName>>,
+    /// Plugins that are never used.
+    pub disabled: Option<Vec<PluginName>>,
 }
 
 /// A table `[plugins.NAME]`.
@@ -168,6 +180,10 @@ impl RawConfig {
                 load_timeout_ms: worker.load_timeout_ms.or(lower.worker.load_timeout_ms),
                 stall_timeout_ms: worker.stall_timeout_ms.or(lower.worker.stall_timeout_ms),
                 hang_timeout_ms: worker.hang_timeout_ms.or(lower.worker.hang_timeout_ms),
+            },
+            selection: RawSelection {
+                prefer: self.selection.prefer.or(lower.selection.prefer),
+                disabled: self.selection.disabled.or(lower.selection.disabled),
             },
             plugins,
             routes,

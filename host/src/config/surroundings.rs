@@ -124,6 +124,11 @@ fn to_toml(kind: Kind, value: &OsStr) -> Result<toml::Value, String> {
             "0" | "false" => toml::Value::Boolean(false),
             _ => return Err("expected true or false".to_owned()),
         },
+        Kind::Names => {
+            let text = text()?;
+            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            toml::Value::Array(names.map(|name| toml::Value::String(name.to_owned())).collect())
+        }
         Kind::Paths => {
             let paths = env::split_paths(value).filter(|path| !path.as_os_str().is_empty());
             let paths = paths.map(|path| path.into_os_string().into_string().map(toml::Value::String));

@@ -124,6 +124,8 @@ fn every_variable_reaches_its_field() {
         ("PAJAMAS_WORKER_LOAD_TIMEOUT_MS", "5"),
         ("PAJAMAS_WORKER_STALL_TIMEOUT_MS", "6"),
         ("PAJAMAS_WORKER_HANG_TIMEOUT_MS", "9"),
+        ("PAJAMAS_SELECTION_PREFER", "gguf-cuda, gguf,"),
+        ("PAJAMAS_SELECTION_DISABLED", "onnx"),
     ];
     assert_eq!(
         all.map(|(name, _)| name.to_owned()).as_slice(),
@@ -156,6 +158,10 @@ fn every_variable_reaches_its_field() {
             load_timeout: ms(5),
             stall_timeout: ms(6),
             hang_timeout: ms(9),
+        },
+        selection: Preferences {
+            prefer: vec!["gguf-cuda".into(), "gguf".into()],
+            disabled: vec!["onnx".into()],
         },
         plugins: BTreeMap::new(),
         routes: BTreeMap::new(),

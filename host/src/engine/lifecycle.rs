@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
 use super::budget::{self, Reservation};
+use super::choice::choose;
 use super::error::{EngineError, FailureCause};
 use super::evict::{Evicted, Unloaded};
 use super::loaded::{Extensions, Loaded};
@@ -19,7 +20,6 @@ use super::status::{ModelState, ModelStatus};
 use super::version::PluginVersion;
 use super::{Shared, plugin_cache_dir};
 use crate::models::ModelSpec;
-use crate::plugins::select::{Candidate, ProbeState, Verdict, Wanted, select};
 use crate::plugins::{CallError, StartError};
 
 /// What a load comes to; shared by all who wait for it.
@@ -342,10 +342,18 @@ async fn load_within_budget(shared: &Shared, entry: &ModelEntry) -> LoadOutcome 
     }
 }
 
-/// Tries the plugins in the order of selection; the first failure is the one that is reported.
+/// Tries the plugins in the order of selection; the first failure is the one that is reported. A fall-back from an
+/// accelerator to the CPU is never silent.
 async fn load_with_best_plugin(shared: &Shared, spec: &ModelSpec) -> LoadOutcome {
+    let choice = choose(shared, spec).await;
+    if let Some(warning) = choice.warning() {
+        tracing::warn!(model = spec.id, "{warning}");
+    }
     let mut first_error = None;
-    for plugin in candidates(shared, spec).await? {
+    for plugin in choice.fitting(spec)? {
+        if let Some(error) = first_error.as_ref().filter(|_| plugin.computes_on_cpu()) {
+            tracing::warn!(model = spec.id, plugin = plugin.name(), "falling back to the CPU: {error}");
+        }
         match load_with(shared, spec, &plugin).await {
             Ok(loaded) => return Ok(Arc::new(loaded)),
             Err(error) => {
@@ -354,43 +362,8 @@ async fn load_with_best_plugin(shared: &Shared, spec: &ModelSpec) -> LoadOutcome
             }
         }
     }
-    Err(first_error.unwrap_or_else(|| no_plugin(spec, &[])))
-}
-
-/// The plugins that fit, best first.
-async fn candidates(shared: &Shared, spec: &ModelSpec) -> Result<Vec<Arc<PluginVersion>>, EngineError> {
-    let plugins = shared.pool.plugins();
-    let mut probes = Vec::with_capacity(plugins.len());
-    for plugin in &plugins {
-        // The probe of a plugin for other formats is not waited for: it is rejected by its manifest.
-        let relevant = plugin.found.manifest.formats.contains(&spec.format);
-        probes.push(if relevant { plugin.probe_state().await } else { ProbeState::Unknown });
-    }
-    let candidates: Vec<Candidate<'_>> = plugins
-        .iter()
-        .zip(&probes)
-        .map(|(plugin, probe)| Candidate { manifest: &plugin.found.manifest, probe })
-        .collect();
-    let wanted = Wanted {
-        format: &spec.format,
-        tasks: spec.tasks_override.as_deref().unwrap_or_default(),
-        pin: spec.plugin_pin.as_deref(),
-    };
-    let verdicts = select(wanted, &candidates, shared.pool.machine());
-    let fitting: Vec<Arc<PluginVersion>> = verdicts
-        .iter()
-        .filter(|verdict| verdict.outcome.is_ok())
-        .filter_map(|verdict| plugins.iter().find(|plugin| plugin.name() == verdict.plugin).cloned())
-        .collect();
-    if fitting.is_empty() { Err(no_plugin(spec, &verdicts)) } else { Ok(fitting) }
-}
-
-fn no_plugin(spec: &ModelSpec, verdicts: &[Verdict]) -> EngineError {
-    let reasons: Vec<String> = verdicts
-        .iter()
-        .filter_map(|verdict| verdict.outcome.as_ref().err().map(|why| format!("{}: {why}", verdict.plugin)))
-        .collect();
-    EngineError::NoPlugin { model: spec.id.clone(), reasons: reasons.join("; ") }
+    // There is at least one plugin that fits, and none has loaded the model.
+    Err(first_error.unwrap_or(EngineError::ShuttingDown))
 }
 
 /// Loads a model with one version of a plugin. The catalog is not told.
@@ -450,7 +423,7 @@ fn restrict(info: &ModelInfo, spec: &ModelSpec) -> ModelInfo {
 /// Metadata of a model that need not be in the catalog.
 pub(super) async fn inspect(shared: &Shared, spec: &ModelSpec) -> Result<(String, ModelInfo), EngineError> {
     let mut first_error = None;
-    for plugin in candidates(shared, spec).await? {
+    for plugin in choose(shared, spec).await.fitting(spec)? {
         let worker = plugin.worker().await.map_err(start_error)?;
         match worker.inspect(&spec.path, shared.probe_timeout).await {
             Ok(Some(info)) => return Ok((plugin.name().to_owned(), restrict(&info, spec))),

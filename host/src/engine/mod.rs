@@ -2,14 +2,17 @@
 
 mod admission;
 mod budget;
+mod choice;
 mod crashes;
 mod error;
 mod evict;
 mod job;
 mod lifecycle;
 mod loaded;
+mod machine;
 mod memory;
 mod pool;
+mod probe_cache;
 mod recovery;
 mod routes;
 mod self_test;
@@ -29,11 +32,13 @@ use tokio_util::task::TaskTracker;
 
 pub use admission::{CALLER_WEIGHT_MAX, Caller, Priority};
 use budget::Budget;
+pub use choice::{Why, WhyPlugin};
 pub use error::{EngineError, FailureCause, WorkerFailure};
 pub use evict::Unloaded;
 pub use job::{JobEvent, OutputTensor, TokenLogprob};
 use lifecycle::ModelEntry;
 pub use loaded::LoadedModel;
+use machine::Machine;
 use pool::PluginPool;
 pub use recovery::JobStream;
 use recovery::PoisonList;
@@ -46,6 +51,7 @@ pub use swap::{ModelSwapReport, SwapError, SwapMode, SwapReport, SwapRequest, Sw
 use shadow::Shadows;
 
 use crate::config::{Config, RouteConfig};
+use crate::hardware::{GpuReading, Hardware};
 use crate::models::{Catalog, ModelSpec};
 use crate::plugins::discover::{DiscoverError, discover};
 
@@ -99,6 +105,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Shared {
     pool: PluginPool,
+    machine: Arc<Machine>,
     models: Vec<Arc<ModelEntry>>,
     routes: Routes,
     shadows: Shadows,
@@ -136,6 +143,7 @@ impl Engine {
             .map_err(StartError::Executable)?;
         let shared = Arc::new(Shared {
             pool,
+            machine: Arc::default(),
             models: catalog
                 .models
                 .into_iter()
@@ -160,7 +168,7 @@ impl Engine {
                 );
             }
         }
-        shared.pool.probe_all(shared.probe_timeout);
+        shared.pool.probe_all(&shared.machine, shared.probe_timeout);
         tokio::spawn(budget::unload_idle(Arc::downgrade(&shared)));
         if config.watch {
             tokio::spawn(watch::run(Arc::downgrade(&shared)));
@@ -224,6 +232,25 @@ impl Engine {
     #[must_use]
     pub fn plugins(&self) -> Vec<PluginStatus> {
         self.shared.pool.status()
+    }
+
+    /// What the machine is made of. The first call looks, which may take long where a driver has to wake up.
+    pub async fn hardware(&self) -> Arc<Hardware> {
+        self.shared.machine.hardware().await
+    }
+
+    /// What the machine's GPUs are doing, as far as they tell within two seconds.
+    pub async fn gpu_readings(&self) -> Vec<GpuReading> {
+        self.shared.machine.gpu_readings().await
+    }
+
+    /// Why a model is served by the plugin that serves it. Waits for the probes of the plugins that could read it.
+    ///
+    /// # Errors
+    /// No such model.
+    pub async fn why(&self, name: &str) -> Result<Why, EngineError> {
+        let entry = self.entry(name)?;
+        Ok(choice::choose(&self.shared, entry.spec()).await.why(entry.spec()))
     }
 
     /// Replaces the version of a plugin under live traffic.

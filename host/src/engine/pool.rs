@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 
+use super::machine::Machine;
 use super::plugin_cache_dir;
 use super::status::PluginStatus;
 use super::version::PluginVersion;
@@ -14,7 +15,7 @@ use crate::config::Config;
 use crate::models::Catalog;
 use crate::plugins::confine::Confinement;
 use crate::plugins::discover::FoundPlugin;
-use crate::plugins::select::Machine;
+use crate::plugins::select::Preferences;
 use crate::plugins::{OnEnd, WorkerOptions};
 
 /// Probes that run at the same time.
@@ -24,7 +25,6 @@ const PROBES_AT_ONCE: usize = 2;
 #[derive(Debug)]
 pub(super) struct PluginPool {
     slots: Vec<PluginSlot>,
-    machine: Machine,
     executable: PathBuf,
     /// What every worker may read.
     models: Vec<PathBuf>,
@@ -73,7 +73,6 @@ impl PluginPool {
         models.extend(catalog.models.iter().flat_map(|spec| spec.files.iter().cloned()));
         let mut pool = Self {
             slots: Vec::new(),
-            machine: Machine::detect(),
             executable: own_executable()?,
             models: models.iter().filter_map(|path| path.canonicalize().ok()).collect(),
             config: Arc::clone(config),
@@ -115,8 +114,9 @@ impl PluginPool {
         PluginVersion::new(found, options, load_options)
     }
 
-    pub(super) fn machine(&self) -> &Machine {
-        &self.machine
+    /// What the operator prefers for all models.
+    pub(super) fn preferences(&self) -> &Preferences {
+        &self.config.selection
     }
 
     /// The versions that serve.
@@ -137,18 +137,18 @@ impl PluginPool {
         self.plugins().iter().map(|version| version.status()).collect()
     }
 
-    /// Probes all plugins in the background, each in a worker that ends with the probe.
-    pub(super) fn probe_all(&self, timeout: Duration) {
+    /// Probes all plugins in the background, each in a worker that ends with the probe. What a probe has shown before is
+    /// not asked again.
+    pub(super) fn probe_all(&self, machine: &Arc<Machine>, timeout: Duration) {
         let permits = Arc::new(Semaphore::new(PROBES_AT_ONCE));
         for version in self.plugins() {
-            if version.refuse_unfit(&self.machine) {
-                continue;
-            }
-            let permits = Arc::clone(&permits);
+            let (permits, machine) = (Arc::clone(&permits), Arc::clone(machine));
+            let cache_dir = self.config.cache_dir.clone();
             tokio::spawn(async move {
+                let hardware = machine.hardware().await;
                 // The semaphore is never closed.
                 let _permit = permits.acquire().await;
-                version.run_probe(timeout).await;
+                version.probe(&hardware, &cache_dir, timeout).await;
             });
         }
     }

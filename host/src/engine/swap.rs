@@ -317,7 +317,8 @@ async fn replace(
 impl Swap<'_> {
     /// Handshake, `init` and probe of the new version.
     async fn check(&self) -> Result<(), SwapError> {
-        if !self.new.refuse_unfit(self.shared.pool.machine()) {
+        let hardware = self.shared.machine.hardware().await;
+        if !self.new.refuse_unfit(&hardware) {
             self.new.run_probe(self.shared.probe_timeout).await;
         }
         match self.new.unusable() {

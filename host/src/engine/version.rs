@@ -1,19 +1,22 @@
 //! One version of a plugin: what its probe has shown, its crashes, and at most one running worker.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use pajamas_plugin_api::ProbeReport;
 use pajamas_plugin_api::version::abi_version;
+use pajamas_plugin_api::{Accel, ProbeReport};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::crashes::{CRASHES_MAX, Crashes, WINDOW};
 use super::error::{FailureCause, WorkerFailure};
+use super::probe_cache;
 use super::status::{PluginState, PluginStatus};
+use crate::hardware::Hardware;
 use crate::plugins::discover::FoundPlugin;
-use crate::plugins::select::{Machine, ProbeState, target_problem};
+use crate::plugins::select::{ProbeState, unfit};
 use crate::plugins::{OnEnd, StartError, Worker, WorkerOptions};
 
 /// A version of a plugin.
@@ -124,7 +127,7 @@ impl PluginVersion {
     }
 
     /// What speaks against the plugin without running it.
-    fn static_problem(&self, machine: &Machine) -> Option<String> {
+    fn static_problem(&self, hardware: &Hardware) -> Option<String> {
         let manifest = &self.found.manifest;
         let ours = abi_version();
         if !manifest.abi.matches(&ours) {
@@ -133,12 +136,12 @@ impl PluginVersion {
         if !self.options.library.is_file() {
             return Some(format!("its library {} is missing", self.options.library.display()));
         }
-        target_problem(&manifest.target, machine)
+        unfit(manifest, hardware).map(|rejection| rejection.reason)
     }
 
     /// Marks the version as unusable when it is for another machine, without running it. Returns whether it is.
-    pub(super) fn refuse_unfit(&self, machine: &Machine) -> bool {
-        let Some(reason) = self.static_problem(machine) else { return false };
+    pub(super) fn refuse_unfit(&self, hardware: &Hardware) -> bool {
+        let Some(reason) = self.static_problem(hardware) else { return false };
         self.probe.send_replace(Probe::Unusable(reason));
         true
     }
@@ -148,6 +151,33 @@ impl PluginVersion {
         self.crashes.lock().reset()
     }
 
+    /// Probes the plugin unless it is for another machine, or what its probe shows is known.
+    pub(super) async fn probe(&self, hardware: &Hardware, cache_dir: &Path, timeout: Duration) {
+        if self.refuse_unfit(hardware) {
+            return;
+        }
+        let entry = probe_cache::Entry::new(cache_dir, self.name(), &self.options.library, hardware);
+        if let Some(report) = entry.as_ref().and_then(probe_cache::Entry::read) {
+            tracing::debug!(
+                plugin = self.name(),
+                engine = report.engine,
+                "plugin usable, as its last probe showed"
+            );
+            self.probe.send_replace(Probe::Usable(report));
+            return;
+        }
+        self.run_probe(timeout).await;
+        if let (Some(entry), Probe::Usable(report)) = (entry, &*self.probe.borrow()) {
+            entry.write(report);
+        }
+    }
+
+    /// Whether it needs no accelerator.
+    pub(super) fn computes_on_cpu(&self) -> bool {
+        self.found.manifest.accel.as_ref().is_none_or(|needs| needs.api == Accel::Cpu)
+    }
+
+    /// Probes the plugin, whatever is known.
     pub(super) async fn run_probe(&self, timeout: Duration) {
         let outcome = match Worker::start(self.options.clone()).await {
             Err(error) => Probe::Unusable(error.to_string()),

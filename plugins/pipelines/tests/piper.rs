@@ -3,21 +3,29 @@
 //! espeak-ng is taken from beside the plugin `system-tts`, or from the system; the voice `piper-joe` from
 //! `PAJAMAS_TEST_MODELS` or the cache folder; ONNX Runtime's library from `PAJAMAS_TEST_ONNXRUNTIME`. Without one of them
 //! its tests say that they were skipped.
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of test functions"
+)]
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
-#[path = "piper/ort_runner.rs"]
-mod ort_runner;
+#[path = "piper/recorded.rs"]
+mod recorded;
+
+mod ort;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use ort_runner::OrtNetworks;
+use ort::OrtNetworks;
 use pajamas_pipelines::espeak::{self, Clause, Espeak};
 use pajamas_pipelines::{Pipeline, piper};
 use pajamas_plugin_api::{Event, EventSink, Finish, Flow, Job, Part, Request, Task, Usage};
+use recorded::RecordedNetworks;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -211,6 +219,7 @@ fn sound_is_that_of_pipers_own_python() {
     let (Some(file), Some(_)) = (voice_file(), espeak()) else { return };
     let Some(networks) = OrtNetworks::from_environment() else { return };
     let options = json!({ "noise_scale": 0, "noise_w": 0, "sentence_silence_ms": 0 });
+    let networks = RecordedNetworks::new(networks);
     let pipeline = piper::open(&file, options.as_object().unwrap(), &networks).unwrap();
     let reference = reference();
     for Spoken { text, speed, ids, lengths, samples } in &reference.spoken {

@@ -6,6 +6,7 @@
 #![expect(
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "the helpers of tests fail as tests do"
@@ -13,7 +14,8 @@
 
 mod fake;
 mod opening;
-mod ort_runner;
+#[path = "../ort/mod.rs"]
+mod ort;
 mod real;
 mod support;
 mod tensors;

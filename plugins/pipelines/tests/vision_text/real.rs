@@ -9,7 +9,7 @@ use pajamas_plugin_api::{Part, Task};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::ort_runner::OrtNetworks;
+use crate::ort::OrtNetworks;
 use crate::support::{ask, assert_close, info, model, object};
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ fn picture(file: &Path, part: Option<[usize; 4]>) -> Part {
 #[test]
 fn a_yolo_sees_what_its_makers_software_sees() {
     let (Some(networks), Some(yolo), Some(astronaut)) =
-        (OrtNetworks::from_env(), model("nudenet/320n.onnx"), model("samples/astronaut.png"))
+        (OrtNetworks::from_environment(), model("nudenet/320n.onnx"), model("samples/astronaut.png"))
     else {
         return;
     };
@@ -84,7 +84,9 @@ struct Sentence {
 
 #[test]
 fn texts_have_the_tokens_and_vectors_of_the_reference() {
-    let (Some(networks), Some(minilm)) = (OrtNetworks::from_env(), model("minilm-onnx")) else { return };
+    let (Some(networks), Some(minilm)) = (OrtNetworks::from_environment(), model("minilm-onnx")) else {
+        return;
+    };
     let minilm = open(&minilm, &object(json!({})), networks).unwrap();
     let described = info(&*minilm);
     assert_eq!((described.context_length, described.embedding_length), (Some(256), Some(384)));
@@ -116,7 +118,7 @@ struct Class {
 #[test]
 fn a_picture_has_the_classes_of_the_reference() {
     let (Some(networks), Some(efficientnet), Some(chelsea)) =
-        (OrtNetworks::from_env(), model("efficientnet-lite0"), model("samples/chelsea.png"))
+        (OrtNetworks::from_environment(), model("efficientnet-lite0"), model("samples/chelsea.png"))
     else {
         return;
     };

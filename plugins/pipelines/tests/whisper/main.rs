@@ -1,16 +1,16 @@
 //! Whisper tiny.en on 44 s of read speech, compared with the text and with what faster-whisper makes of it
 //! (`xtask/python/reference/whisper.py`).
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 #![expect(clippy::print_stderr, reason = "skipped tests say so loudly")]
 
-mod engine;
+#[path = "../ort/mod.rs"]
+mod ort;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
-use engine::{Engine, Network};
+use ort::{OrtNetwork, OrtNetworks};
 use pajamas_pipelines::Pipeline;
 use pajamas_pipelines::whisper::{self, WhisperPipeline};
 use pajamas_plugin_api::{
@@ -21,8 +21,6 @@ use serde_json::{Value, json};
 
 const MODEL: &str = "whisper-tiny-en";
 const SOUND: &str = "samples/two_cities.wav";
-const THREADS: usize = 2;
-const SAMPLE_RATE_HZ: f64 = 16_000.0;
 
 /// Charles Dickens, A Tale of Two Cities, 1859: what is read.
 const TEXT: &str = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of \
@@ -59,9 +57,9 @@ fn model_path(name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-fn open(options: Value) -> Option<Result<WhisperPipeline<Network>, Error>> {
-    let (folder, engine) = (model_path(MODEL)?, Engine::start(THREADS)?);
-    Some(whisper::open(&folder, options.as_object().unwrap(), &engine))
+fn open(options: Value) -> Option<Result<WhisperPipeline<OrtNetwork>, Error>> {
+    let (folder, networks) = (model_path(MODEL)?, OrtNetworks::from_environment()?);
+    Some(whisper::open(&folder, options.as_object().unwrap(), networks))
 }
 
 /// Mono sound at 16 kHz from a WAV file of 16 bits at 48 kHz: every third sample behind a low pass of 7.5 kHz.
@@ -110,7 +108,7 @@ impl EventSink for Sink {
 }
 
 fn run(
-    model: &WhisperPipeline<Network>,
+    model: &WhisperPipeline<OrtNetwork>,
     sound: &[f32],
     params: Value,
     sink: Sink,
@@ -163,10 +161,7 @@ fn times(value: &Value) -> (f64, f64) {
 fn segments_are_those_of_the_reference() {
     let (Some(model), Some(sound)) = (open(json!({"vad": false})), sound()) else { return };
     let model = model.unwrap();
-    let begun = Instant::now();
     let (finish, usage, segments) = run(&model, &sound, json!({}), Sink::default()).unwrap();
-    let factor = begun.elapsed().as_secs_f64() / (sound.len() as f64 / SAMPLE_RATE_HZ);
-    eprintln!("real-time factor {factor:.4} with {THREADS} threads");
     segments.iter().for_each(|segment| eprintln!("{segment}"));
     assert_eq!(finish, Finish::Stop);
     assert!(usage.completion_tokens > 100, "{usage:?}");
@@ -310,31 +305,5 @@ fn options_are_checked() {
         let error = model.err().unwrap();
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.message().contains(message), "{error}");
-    }
-}
-
-/// What the detector of speech costs and brings; run it with `--ignored --nocapture` on a quiet machine.
-#[test]
-#[ignore = "a measurement"]
-fn measure() {
-    let Some(speech) = sound() else { return };
-    let mut random = fastrand::Rng::with_seed(0);
-    let mut around = |level: f32| {
-        let pause: Vec<f32> = (0..25 * 16_000).map(|_| level * (2.0 * random.f32() - 1.0)).collect();
-        [pause.as_slice(), &speech, &pause, &pause].concat()
-    };
-    let sounds = [("silence", around(0.0)), ("faint noise", around(0.003)), ("noise", around(0.03))];
-    for vad in [false, true] {
-        let Some(model) = open(json!({"vad": vad})) else { return };
-        let model = model.unwrap();
-        for (name, sound) in sounds.iter().map(|(name, sound)| (*name, sound)).chain([("nothing", &speech)]) {
-            let begun = Instant::now();
-            let (_, _, segments) = run(&model, sound, json!({}), Sink::default()).unwrap();
-            let factor = begun.elapsed().as_secs_f64() * SAMPLE_RATE_HZ / sound.len() as f64;
-            let rate = word_error_rate(&text_of(&segments), TEXT);
-            eprintln!(
-                "{name} around speech, vad {vad}: real-time factor {factor:.4}, word error rate {rate:.3}"
-            );
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! ONNX Runtime as an engine for the tests of numbers; a plugin's engine does much more.
+//! ONNX Runtime as an engine for the tests of numbers: on the CPU, as the plugin for it does, without its options.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,24 +6,29 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ort::environment::Environment;
-use ort::session::{Session, SessionInputValue};
+use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 use pajamas_pipelines::{Networks, TensorRunner, TensorSpec, Value};
 use pajamas_plugin_api::{Dtype, Error, TensorView};
 
-/// ONNX Runtime's library, from the environment variable `PAJAMAS_TEST_ONNXRUNTIME`.
+/// The library, `onnxruntime/capi/libonnxruntime.so.*` of the Python package `onnxruntime`.
+const LIBRARY: &str = "PAJAMAS_TEST_ONNXRUNTIME";
+/// Threads of a run.
+const THREADS: usize = 2;
+
+/// ONNX Runtime.
 pub(crate) struct OrtNetworks(Environment);
 
 impl OrtNetworks {
-    /// `None`, said loudly, if the variable is not set.
-    pub(crate) fn from_env() -> Option<&'static Self> {
+    /// `None`, said loudly, without the library.
+    pub(crate) fn from_environment() -> Option<&'static Self> {
         // A process has one environment.
         static NETWORKS: OnceLock<OrtNetworks> = OnceLock::new();
-        let Some(path) = std::env::var_os("PAJAMAS_TEST_ONNXRUNTIME") else {
-            println!("skipped: PAJAMAS_TEST_ONNXRUNTIME does not name the library of ONNX Runtime");
+        let Some(library) = std::env::var_os(LIBRARY) else {
+            eprintln!("skipped: {LIBRARY} does not name the library of ONNX Runtime");
             return None;
         };
-        Some(NETWORKS.get_or_init(|| Self(ort::init_from(path).unwrap().build().unwrap())))
+        Some(NETWORKS.get_or_init(|| Self(ort::init_from(library).unwrap().build().unwrap())))
     }
 }
 
@@ -31,9 +36,12 @@ impl Networks for OrtNetworks {
     type Runner = OrtNetwork;
 
     fn open(&self, file: &Path) -> Result<OrtNetwork, Error> {
-        let session = Session::builder(&self.0).and_then(|mut builder| builder.commit_from_file(file));
+        let session = Session::builder(&self.0).unwrap().with_intra_threads(THREADS).unwrap();
+        let session = session.with_intra_op_spinning(false).unwrap();
+        let session = session.with_log_level(ort::logging::LogLevel::Error).unwrap().commit_from_file(file);
         let session = session.map_err(|error| Error::bad_model(error.to_string()))?;
         let metadata = metadata(&session);
+        let specs = |outlets: &[Outlet]| outlets.iter().map(spec).collect();
         let (inputs, outputs) = (specs(session.inputs()), specs(session.outputs()));
         Ok(OrtNetwork { inputs, outputs, metadata, session: Mutex::new(session) })
     }
@@ -45,17 +53,13 @@ fn metadata(session: &Session) -> BTreeMap<String, String> {
     keys.into_iter().filter_map(|key| metadata.custom(&key).map(|value| (key, value))).collect()
 }
 
-fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks().0.iter().map(|bytes| number(*bytes)).collect()
-}
-
-fn specs(outlets: &[Outlet]) -> Vec<TensorSpec> {
-    let spec = |outlet: &Outlet| TensorSpec {
+fn spec(outlet: &Outlet) -> TensorSpec {
+    let dims = outlet.dtype().tensor_shape().unwrap();
+    TensorSpec {
         name: outlet.name().to_owned(),
         dtype: dtype(outlet.dtype().tensor_type().unwrap()),
-        shape: outlet.dtype().tensor_shape().unwrap().iter().map(|dim| usize::try_from(*dim).ok()).collect(),
-    };
-    outlets.iter().map(spec).collect()
+        shape: dims.iter().map(|dim| usize::try_from(*dim).ok()).collect(),
+    }
 }
 
 fn dtype(kind: TensorElementType) -> Dtype {
@@ -88,8 +92,11 @@ impl Value for OrtValue {
     }
 
     fn bytes(&self) -> Result<Cow<'_, [u8]>, Error> {
-        let (_, numbers) = self.0.try_extract_tensor::<f32>().map_err(|e| Error::internal(e.to_string()))?;
-        Ok(Cow::Borrowed(bytemuck::cast_slice(numbers)))
+        let error = |error: ort::Error| Error::internal(error.to_string());
+        Ok(Cow::Borrowed(match self.dtype() {
+            Dtype::I64 => bytemuck::cast_slice(self.0.try_extract_tensor::<i64>().map_err(error)?.1),
+            _ => bytemuck::cast_slice(self.0.try_extract_tensor::<f32>().map_err(error)?.1),
+        }))
     }
 }
 
@@ -109,21 +116,31 @@ impl TensorRunner for OrtNetwork {
     }
 
     fn value(&self, tensor: &TensorView<'_>) -> Result<OrtValue, Error> {
-        let value = match tensor.dtype {
-            Dtype::F32 => Tensor::from_array((tensor.shape, numbers(tensor.data, f32::from_ne_bytes)))
-                .map(Tensor::into_dyn),
-            _ => Tensor::from_array((tensor.shape, numbers(tensor.data, i64::from_ne_bytes)))
-                .map(Tensor::into_dyn),
-        };
+        let shape = tensor.shape.to_vec();
+        let value =
+            match tensor.dtype {
+                Dtype::F32 => Tensor::from_array((shape, numbers(tensor.data, f32::from_ne_bytes)))
+                    .map(Tensor::into_dyn),
+                Dtype::I64 => Tensor::from_array((shape, numbers(tensor.data, i64::from_ne_bytes)))
+                    .map(Tensor::into_dyn),
+                other => panic!("the test networks have no {other:?}"),
+            };
         value.map(|value| OrtValue(Arc::new(value))).map_err(|error| Error::internal(error.to_string()))
     }
 
     fn run(&self, inputs: &[(&str, &OrtValue)], outputs: &[&str]) -> Result<Vec<OrtValue>, Error> {
+        let wanted = outputs.iter().fold(OutputSelector::no_default(), |wanted, name| wanted.with(*name));
+        let options = RunOptions::new().unwrap().with_outputs(wanted);
         let inputs: Vec<(&str, SessionInputValue<'_>)> =
             inputs.iter().map(|(name, value)| (*name, (&*value.0).into())).collect();
         let mut session = self.session.lock().unwrap();
-        let mut results = session.run(inputs).map_err(|error| Error::internal(error.to_string()))?;
+        let results = session.run_with_options(inputs, &options);
+        let mut results = results.map_err(|error| Error::internal(error.to_string()))?;
         let take = |name: &&str| OrtValue(Arc::new(results.remove(*name).expect("the output is there")));
         Ok(outputs.iter().map(take).collect())
     }
+}
+
+fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks().0.iter().map(|bytes| number(*bytes)).collect()
 }
