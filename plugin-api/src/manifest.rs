@@ -23,6 +23,9 @@ pub struct Manifest {
     pub name: String,
     /// Semantic version of the plugin.
     pub version: Version,
+    /// Hardware that this build of the version is for, where a version has several builds: `cpu`, `cuda`. Rules as for `name`.
+    #[serde(default)]
+    pub variant: Option<String>,
     /// Who publishes it.
     pub publisher: String,
     /// SPDX expression.
@@ -203,8 +206,17 @@ impl Manifest {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ManifestError> {
         let manifest: Self = toml::from_str(text)
             .map_err(|source| ManifestError::Parse { path: path.to_owned(), source: Box::new(source) })?;
-        match manifest.problem() {
-            None => Ok(manifest),
+        manifest.check(path)?;
+        Ok(manifest)
+    }
+
+    /// Checks the fields' values, as [`parse`](Self::parse) does; for manifests that come as something else than TOML.
+    ///
+    /// # Errors
+    /// [`ManifestError::Field`]; `path` is for its message only.
+    pub fn check(&self, path: &Path) -> Result<(), ManifestError> {
+        match self.problem() {
+            None => Ok(()),
             Some((field, problem)) => Err(ManifestError::Field { path: path.to_owned(), field, problem }),
         }
     }
@@ -214,6 +226,11 @@ impl Manifest {
             let problem =
                 format!("is \"{}\": 1 to 64 lower-case letters, digits and hyphens are allowed", self.name);
             return Some(("name", problem));
+        }
+        if let Some(variant) = self.variant.as_ref().filter(|variant| !is_name(variant)) {
+            let problem =
+                format!("is \"{variant}\": 1 to 64 lower-case letters, digits and hyphens are allowed");
+            return Some(("variant", problem));
         }
         let inside = |path: &Path| {
             let mut parts = path.components().peekable();
@@ -307,6 +324,9 @@ mod tests {
         assert_eq!(manifest.tasks, [Task::Generate, Task::Other("my_task".into())]);
         let name = format!("{}echo{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
         assert_eq!(manifest.library(Path::new("/p")), Path::new("/p/lib").join(name));
+        assert_eq!(manifest.variant, None);
+        let variant = parse(&GOOD.replace("license", "variant = \"cuda\"\nlicense")).unwrap().variant;
+        assert_eq!(variant.as_deref(), Some("cuda"));
     }
 
     #[test]
@@ -324,6 +344,7 @@ mod tests {
                 "accel = { api = \"cuda\", compute = [\"sm_90\"] }\npublisher = ",
                 "compute capability",
             ),
+            ("publisher = ", "variant = \"CUDA 13\"\npublisher = ", "field \"variant\""),
             ("publisher = ", "environment = { \"A=B\" = \"1\" }\npublisher = ", "field \"environment\""),
         ];
         for (from, to, expected) in cases {
