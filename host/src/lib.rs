@@ -10,6 +10,7 @@ mod connections;
 pub mod engine;
 pub mod hardware;
 pub mod hooks;
+pub mod install;
 pub mod keys;
 pub mod media;
 pub mod metrics;

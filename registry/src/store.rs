@@ -106,7 +106,9 @@ pub enum StoreError {
         name: String,
     },
     /// The version is in use.
-    #[error("version {folder} of plugin {name} is the active one: activate another one, or remove the plugin")]
+    #[error(
+        "version {folder} of plugin {name} is the active one: activate another one, or remove the plugin"
+    )]
     Active {
         /// The plugin.
         name: String,
@@ -166,6 +168,22 @@ pub struct Listing {
     pub problems: Vec<StoreError>,
 }
 
+impl Installed {
+    /// The version in the folder `dir`, which is not asked for whether it is active.
+    ///
+    /// # Errors
+    /// There is no plugin, or it does not say how it was installed.
+    pub fn read(dir: &Path) -> Result<Self, StoreError> {
+        let manifest = Manifest::read(dir)?;
+        let (mut origin, mut granted, mut installed) = (Origin::Unsigned, Permissions::default(), None);
+        if let Some(record) = Record::read(dir)? {
+            (origin, granted, installed) = (record.origin, record.granted, Some(record.installed));
+        }
+        let (dir, is_active, is_previous) = (dir.to_owned(), false, false);
+        Ok(Self { dir, manifest, is_active, is_previous, origin, granted, installed })
+    }
+}
+
 impl Store {
     /// The plugins folder `dir`, created if needed.
     ///
@@ -219,13 +237,14 @@ impl Store {
             }
         };
         let previous = active.as_ref().and_then(|active| self.previous(name, active));
-        let versions = if is_local { Ok(vec![(String::new(), plugin_dir.to_owned())]) } else { folders(plugin_dir) };
+        let versions =
+            if is_local { Ok(vec![(String::new(), plugin_dir.to_owned())]) } else { folders(plugin_dir) };
         let versions = versions.unwrap_or_else(|error| {
             listing.problems.push(error.into());
             Vec::new()
         });
         for (folder, dir) in versions.into_iter().filter(|(_, dir)| is_plugin(dir)) {
-            match describe(dir) {
+            match Installed::read(&dir) {
                 Ok(found) => {
                     let is_active = is_local || active.as_ref() == Some(&folder);
                     let is_previous = previous.as_ref() == Some(&folder);
@@ -277,16 +296,6 @@ pub struct LockedStore<'a> {
 /// Whether a plugin is right in `dir`.
 fn is_plugin(dir: &Path) -> bool {
     dir.join(MANIFEST_FILE).is_file()
-}
-
-fn describe(dir: PathBuf) -> Result<Installed, StoreError> {
-    let manifest = Manifest::read(&dir)?;
-    let (mut origin, mut granted, mut installed) = (Origin::Unsigned, Permissions::default(), None);
-    if let Some(record) = Record::read(&dir)? {
-        (origin, granted, installed) = (record.origin, record.granted, Some(record.installed));
-    }
-    let (is_active, is_previous) = (false, false);
-    Ok(Installed { dir, manifest, is_active, is_previous, origin, granted, installed })
 }
 
 /// The folders in `dir` by name, in order; links are none.

@@ -7,12 +7,15 @@ use std::path::PathBuf;
 
 use pajamas_plugin_api::ErrorKind;
 use pajamas_plugin_api::manifest::ManifestError;
+use pajamas_registry::package::PackageError;
+use pajamas_registry::{PublishError, RegistryError, StoreError};
 
 use super::exit::Exit;
 use crate::chat::TemplateError;
 use crate::config::ConfigError;
 use crate::engine::{EngineError, StartError};
 use crate::hooks::{HooksError, LoadError};
+use crate::install::InstallError;
 use crate::keys::KeyError;
 use crate::media::MediaError;
 use crate::telemetry::TelemetryError;
@@ -38,6 +41,32 @@ pub enum Error {
     /// A hook cannot be used.
     #[error(transparent)]
     Hooks(#[from] HooksError),
+    /// A plugin was not installed, updated, rolled back or removed.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// A package could not be made.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// A registry could not be changed.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// A key that signs could not be made or read.
+    #[error(transparent)]
+    SigningKey(#[from] pajamas_registry::KeyError),
+    /// No registry has installed the plugin.
+    #[error("plugin {name} is not installed: `pajamas-host plugins list` shows what is")]
+    NotInstalled {
+        /// The plugin.
+        name: String,
+    },
+    /// A version that cannot be read.
+    #[error("\"{text}\" does not say which versions: expected something such as 0.2, =0.2.1 or >=0.2, <0.4")]
+    Version {
+        /// What was typed.
+        text: String,
+        /// Why.
+        source: semver::Error,
+    },
     /// A model could not do its work.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -160,6 +189,11 @@ impl Error {
             Self::Keys(KeyError::Parse { .. } | KeyError::TooLarge { .. }) => Exit::BadData,
             Self::Keys(_) => Exit::Io,
             Self::Hooks(error) => hooks_exit(error),
+            Self::Install(error) => install_exit(error),
+            Self::Package(_) => Exit::BadData,
+            Self::Publish(_) | Self::SigningKey(_) => Exit::Failure,
+            Self::NotInstalled { .. } => Exit::NoInput,
+            Self::Version { .. } => Exit::Usage,
             Self::Host { .. } => Exit::Failure,
             Self::Input(_) | Self::Output(_) | Self::System { .. } => Exit::Io,
             Self::Interrupted => Exit::Interrupted,
@@ -213,6 +247,24 @@ fn hooks_exit(error: &HooksError) -> Exit {
             LoadError::Engine(_) | LoadError::Thread(_) | LoadError::Lost => Exit::Internal,
         },
         HooksError::Unknown(_) | HooksError::TooMany | HooksError::Twice(_) => Exit::Usage,
+    }
+}
+
+fn install_exit(error: &InstallError) -> Exit {
+    match error {
+        InstallError::NoRegistry
+        | InstallError::UnknownRegistry { .. }
+        | InstallError::NoState
+        | InstallError::NotGranted { .. }
+        | InstallError::UnknownVariant { .. } => Exit::Usage,
+        InstallError::Registry(RegistryError::NoPlugin { .. } | RegistryError::NoVersion { .. })
+        | InstallError::Store(StoreError::NotInstalled { .. } | StoreError::NoPrevious { .. }) => {
+            Exit::NoInput
+        }
+        InstallError::Registry(RegistryError::Source(_)) | InstallError::Unfit { .. } => Exit::Unavailable,
+        InstallError::Registry(_) => Exit::BadData,
+        InstallError::Store(_) | InstallError::Executable(_) => Exit::Io,
+        InstallError::Gate(_) => Exit::Failure,
     }
 }
 

@@ -13,9 +13,13 @@ mod man;
 mod models_inspect;
 mod models_list;
 mod plugins_check;
+mod plugins_install;
 mod plugins_list;
+mod plugins_new;
+mod plugins_pack;
 mod print;
 mod probe;
+mod registry;
 mod remote;
 mod resolve;
 mod run;
@@ -124,6 +128,18 @@ enum PluginsCommand {
     List,
     /// Check that a plugin keeps the rules of the plugin API, each case in a process of its own
     Check(plugins_check::CheckArgs),
+    /// Install plugins from a registry, verified and tried out
+    Install(plugins_install::InstallArgs),
+    /// Install newer versions of what a registry installed
+    Update(plugins_install::UpdateArgs),
+    /// Go back to the version of a plugin that was active before
+    Rollback(plugins_install::NameArgs),
+    /// Remove a plugin that a registry installed, with all of its versions
+    Remove(plugins_install::NameArgs),
+    /// Make a package of a plugin's folder, for a registry
+    Pack(plugins_pack::PackArgs),
+    /// Begin a plugin of one's own
+    New(plugins_new::NewArgs),
     /// Replace the version of a plugin in a running host, without dropping a stream
     Swap(remote::SwapArgs),
     /// Lift the quarantine of a plugin in a running host
@@ -140,6 +156,9 @@ enum ModelsCommand {
 
 #[derive(Debug, Subcommand)]
 enum StandaloneCommand {
+    /// Publish plugins
+    #[command(subcommand)]
+    Registry(registry::RegistryCommand),
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
     /// Print the man page
@@ -199,6 +218,7 @@ impl Standalone {
         match self.0 {
             StandaloneCommand::Completions(args) => completions::run(&args)?,
             StandaloneCommand::Man => man::run()?,
+            StandaloneCommand::Registry(command) => registry::run(&command)?,
             StandaloneCommand::Worker => return Ok(worker::main()),
             StandaloneCommand::CheckCase(args) => return Ok(check_case::run(&args)),
         }
@@ -226,12 +246,9 @@ impl Configured {
         match self.command {
             ConfiguredCommand::Serve => serve::run(config)?,
             ConfiguredCommand::Run(args) => run::run(config, args, json)?,
-            ConfiguredCommand::Plugins(PluginsCommand::List) => plugins_list::run(config, json)?,
-            ConfiguredCommand::Plugins(PluginsCommand::Check(args)) => {
-                return plugins_check::run(&config, &args, json).map(ExitCode::from);
+            ConfiguredCommand::Plugins(command) => {
+                return plugins(config, command, json).map(ExitCode::from);
             }
-            ConfiguredCommand::Plugins(PluginsCommand::Swap(args)) => remote::swap(&config, &args, json)?,
-            ConfiguredCommand::Plugins(PluginsCommand::Reset(args)) => remote::reset(&config, &args, json)?,
             ConfiguredCommand::Hooks(command) => {
                 return hooks::run(&config, &command, json).map(ExitCode::from);
             }
@@ -246,6 +263,23 @@ impl Configured {
         }
         Ok(Exit::Success.into())
     }
+}
+
+/// The commands about plugins.
+fn plugins(config: Config, command: PluginsCommand, json: bool) -> Result<Exit, Error> {
+    match command {
+        PluginsCommand::List => plugins_list::run(config, json)?,
+        PluginsCommand::Check(args) => return plugins_check::run(&config, &args, json),
+        PluginsCommand::Install(args) => plugins_install::install(&config, &args, json)?,
+        PluginsCommand::Update(args) => plugins_install::update(&config, &args, json)?,
+        PluginsCommand::Rollback(args) => plugins_install::rollback(&config, &args, json)?,
+        PluginsCommand::Remove(args) => plugins_install::remove(&config, &args, json)?,
+        PluginsCommand::Pack(args) => plugins_pack::run(&args, json)?,
+        PluginsCommand::New(args) => plugins_new::run(&args)?,
+        PluginsCommand::Swap(args) => remote::swap(&config, &args, json)?,
+        PluginsCommand::Reset(args) => remote::reset(&config, &args, json)?,
+    }
+    Ok(Exit::Success)
 }
 
 impl GlobalArgs {

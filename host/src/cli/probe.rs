@@ -9,7 +9,7 @@ use super::plugins_list::{self, Row};
 use super::print::{Printer, bytes};
 use super::{Error, block_on};
 use crate::config::Config;
-use crate::engine::{Engine, PluginStatus, StartError};
+use crate::engine::{Engine, StartError};
 use crate::hardware::{Gpu, Hardware, cuda_version};
 
 pub(super) fn run(mut config: Config, json: bool) -> Result<(), Error> {
@@ -29,17 +29,18 @@ pub(super) fn run(mut config: Config, json: bool) -> Result<(), Error> {
         engine.shutdown(Duration::ZERO).await;
         Ok(found)
     })?;
-    print(&mut Printer::stdout(), &hardware, &plugins, json)
+    let installed = plugins_list::installed(&config);
+    let rows: Vec<_> = plugins.iter().map(|plugin| Row::new(plugin, &installed)).collect();
+    print(&mut Printer::stdout(), &hardware, &rows, json)
 }
 
 fn print<W: Write>(
     printer: &mut Printer<W>,
     hardware: &Hardware,
-    plugins: &[PluginStatus],
+    plugins: &[Row<'_>],
     json: bool,
 ) -> Result<(), Error> {
     if json {
-        let plugins: Vec<_> = plugins.iter().map(Row::from).collect();
         return printer.json(&json!({"hardware": hardware, "plugins": plugins}));
     }
     let cpu = &hardware.cpu;

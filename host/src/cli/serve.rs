@@ -31,7 +31,7 @@ pub(super) fn run(config: Config) -> Result<(), Error> {
 }
 
 /// Binds the address.
-async fn listen(listen: SocketAddr) -> Result<TcpListener, Error> {
+pub(super) async fn listen(listen: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(listen).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => Error::PortInUse { listen },
         _ => Error::Listen { listen, source },

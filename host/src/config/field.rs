@@ -1,7 +1,7 @@
 //! The table of fields: what each is called in the file, in the environment and on the command line.
 
-/// A field of the configuration that a variable can set. `[plugins.NAME]` and `[routes.NAME]` are for the
-/// file alone.
+/// A field of the configuration that a variable can set. `[plugins.NAME]`, `[registries.NAME]` and `[routes.NAME]` are for
+/// the file alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     /// Its place in the file, such as `log.level`.
@@ -30,6 +30,7 @@ pub const FIELDS: &[Field] = &[
     field("plugins_dir", Some("--plugins"), Kind::Text),
     field("models_dirs", Some("--models"), Kind::Paths),
     field("cache_dir", None, Kind::Text),
+    field("state_dir", None, Kind::Text),
     field("keys_file", None, Kind::Text),
     field("watch", Some("--watch"), Kind::Boolean),
     field("in_process", Some("--in-process"), Kind::Boolean),

@@ -7,6 +7,7 @@ mod field;
 mod hook;
 mod options;
 mod raw;
+mod registry;
 mod route;
 mod surroundings;
 mod value;
@@ -26,6 +27,7 @@ pub use field::{FIELDS, Field};
 pub use hook::{HOOKS_MAX, HookConfig, HookPhase, HookSource, OnError};
 pub use options::Options;
 pub use raw::{RawConfig, RawLimits, RawLog, RawMemory, RawPlugin, RawSelection, RawWorker};
+pub use registry::{RegistryConfig, RegistryName};
 pub use route::{ROUTE_TARGETS_MAX, ROUTE_WEIGHT_MAX, RouteConfig, RouteShadow, RouteTarget};
 pub use surroundings::{Folders, Surroundings};
 pub use value::{BODY_BYTES_MAX, BodyBytes, Listen, LogFilter, LogFormat, MILLIS_MAX, Millis, PluginName};
@@ -52,6 +54,9 @@ pub struct Config {
     pub models_dirs: Vec<PathBuf>,
     /// Folder for what can be made again: probe results, and each plugin's own cache.
     pub cache_dir: PathBuf,
+    /// Folder for what must not be lost: what was seen of registries, so that nobody can offer older states of them. `None`
+    /// when the user has no home and named no folder.
+    pub state_dir: Option<PathBuf>,
     /// Whether plugins and models are swapped when their files change.
     pub watch: bool,
     /// The API keys; `None` when the user has no home and named no file. Without a key in it, nobody is asked for one.
@@ -70,6 +75,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// Which plugins are used, and which are preferred.
     pub selection: Preferences,
+    /// Where plugins are installed from, by the registry's name.
+    pub registries: BTreeMap<String, RegistryConfig>,
     /// Settings for single plugins, by the plugin's name.
     pub plugins: BTreeMap<String, PluginConfig>,
     /// Public names that share their requests among models.
@@ -131,6 +138,9 @@ pub struct WorkerConfig {
 pub struct PluginConfig {
     /// Options for every load by this plugin; a model's own options win.
     pub options: Map<String, Value>,
+    /// Whether a plugin that no registry installed gets the permissions that its manifest asks for. What a registry installed
+    /// has what was granted at the installation.
+    pub grant: bool,
 }
 
 /// What the layers above the built-in defaults are read from.
@@ -273,6 +283,10 @@ impl Config {
             plugins_dir: folder("plugins_dir", raw.plugins_dir, |folders| folders.data.join("plugins"))?,
             models_dirs,
             cache_dir: folder("cache_dir", raw.cache_dir, |folders| folders.cache.clone())?,
+            state_dir: raw
+                .state_dir
+                .map(|path| surroundings.absolute(&path))
+                .or_else(|| folders.map(|folders| folders.data.join("state"))),
             keys_file,
             watch: raw.watch.unwrap_or(false),
             in_process: raw.in_process.unwrap_or(false),
@@ -306,6 +320,7 @@ impl Config {
                 prefer: names(raw.selection.prefer),
                 disabled: names(raw.selection.disabled),
             },
+            registries: raw.registries.into_iter().map(|(name, registry)| (name.0, registry)).collect(),
             plugins: raw.plugins.into_iter().map(|(name, plugin)| (name.0, plugin.build())).collect(),
             routes: raw.routes,
             hooks: raw.hooks.unwrap_or_default(),

@@ -10,7 +10,10 @@ use super::value::{
     AudioSeconds, BodyBytes, Connections, ImagePixels, Listen, LogFilter, LogFormat, Millis, PluginName,
     Queue,
 };
-use super::{CONFIG_BYTES_MAX, ConfigError, HookConfig, Options, PluginConfig, RouteConfig};
+use super::{
+    CONFIG_BYTES_MAX, ConfigError, HookConfig, Options, PluginConfig, RegistryConfig, RegistryName,
+    RouteConfig,
+};
 
 /// One layer of the configuration. [`super::Config`] has the meaning of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -26,6 +29,8 @@ pub struct RawConfig {
     pub models_dirs: Option<Vec<PathBuf>>,
     /// Folder of the cache.
     pub cache_dir: Option<PathBuf>,
+    /// Folder of what must not be lost.
+    pub state_dir: Option<PathBuf>,
     /// Swap plugins and models whose files change.
     pub watch: Option<bool>,
     /// The API keys.
@@ -44,6 +49,8 @@ pub struct RawConfig {
     pub worker: RawWorker,
     /// Which plugins are used.
     pub selection: RawSelection,
+    /// Where plugins are installed from.
+    pub registries: BTreeMap<RegistryName, RegistryConfig>,
     /// Settings for single plugins.
     pub plugins: BTreeMap<PluginName, RawPlugin>,
     /// Public names that share their requests among models.
@@ -122,6 +129,8 @@ pub struct RawSelection {
 pub struct RawPlugin {
     /// Options for every load by this plugin.
     pub options: Options,
+    /// Gives a plugin that no registry installed what its manifest asks for.
+    pub grant: Option<bool>,
 }
 
 impl RawConfig {
@@ -147,16 +156,21 @@ impl RawConfig {
         let (log, limits, worker) = (self.log, self.limits, self.worker);
         let mut plugins = lower.plugins;
         for (name, plugin) in self.plugins {
-            plugins.entry(name).or_default().options.0.extend(plugin.options.0);
+            let lower: &mut RawPlugin = plugins.entry(name).or_default();
+            lower.options.0.extend(plugin.options.0);
+            lower.grant = plugin.grant.or(lower.grant);
         }
         let mut routes = lower.routes;
         routes.extend(self.routes);
+        let mut registries = lower.registries;
+        registries.extend(self.registries);
         Self {
             listen: self.listen.or(lower.listen),
             insecure: self.insecure.or(lower.insecure),
             plugins_dir: self.plugins_dir.or(lower.plugins_dir),
             models_dirs: self.models_dirs.or(lower.models_dirs),
             cache_dir: self.cache_dir.or(lower.cache_dir),
+            state_dir: self.state_dir.or(lower.state_dir),
             watch: self.watch.or(lower.watch),
             keys_file: self.keys_file.or(lower.keys_file),
             in_process: self.in_process.or(lower.in_process),
@@ -185,6 +199,7 @@ impl RawConfig {
                 prefer: self.selection.prefer.or(lower.selection.prefer),
                 disabled: self.selection.disabled.or(lower.selection.disabled),
             },
+            registries,
             plugins,
             routes,
             hooks: self.hooks.or(lower.hooks),
@@ -193,9 +208,11 @@ impl RawConfig {
 
     fn move_paths_to(&mut self, folder: &Path) {
         self.hooks.iter_mut().flatten().for_each(|hook| hook.move_path_to(folder));
-        let folders = self.models_dirs.iter_mut().flatten();
-        for path in folders.chain(&mut self.plugins_dir).chain(&mut self.cache_dir).chain(&mut self.keys_file)
-        {
+        for registry in self.registries.values_mut().filter(|registry| !registry.location.contains("://")) {
+            registry.location = folder.join(&registry.location).to_string_lossy().into_owned();
+        }
+        let folders = self.models_dirs.iter_mut().flatten().chain(&mut self.plugins_dir);
+        for path in folders.chain(&mut self.cache_dir).chain(&mut self.state_dir).chain(&mut self.keys_file) {
             // Joining an absolute path gives that path.
             *path = folder.join(&*path);
         }
@@ -204,6 +221,6 @@ impl RawConfig {
 
 impl RawPlugin {
     pub(super) fn build(self) -> PluginConfig {
-        PluginConfig { options: self.options.0 }
+        PluginConfig { options: self.options.0, grant: self.grant.unwrap_or(false) }
     }
 }

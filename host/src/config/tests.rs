@@ -97,36 +97,40 @@ fn flags_win_over_variables_and_variables_over_the_file() {
     assert_eq!(config.drain_timeout, Duration::from_millis(1));
 }
 
+/// Every variable with a value of its own.
+const ALL_VARIABLES: [(&str, &str); 27] = [
+    ("PAJAMAS_LISTEN", "0.0.0.0:9"),
+    ("PAJAMAS_INSECURE", "true"),
+    ("PAJAMAS_PLUGINS_DIR", "/p"),
+    ("PAJAMAS_MODELS_DIRS", "/m:/n"),
+    ("PAJAMAS_CACHE_DIR", "/c"),
+    ("PAJAMAS_STATE_DIR", "/s"),
+    ("PAJAMAS_KEYS_FILE", "/k"),
+    ("PAJAMAS_WATCH", "true"),
+    ("PAJAMAS_IN_PROCESS", "1"),
+    ("PAJAMAS_DRAIN_TIMEOUT_MS", "1"),
+    ("PAJAMAS_LOG_LEVEL", "trace"),
+    ("PAJAMAS_LOG_FORMAT", "json"),
+    ("PAJAMAS_LIMITS_BODY_BYTES", "2"),
+    ("PAJAMAS_LIMITS_CONNECTIONS", "7"),
+    ("PAJAMAS_LIMITS_QUEUE", "10"),
+    ("PAJAMAS_LIMITS_REQUEST_TIMEOUT_MS", "8"),
+    ("PAJAMAS_LIMITS_IMAGE_PIXELS", "13"),
+    ("PAJAMAS_LIMITS_AUDIO_SECONDS", "14"),
+    ("PAJAMAS_MEMORY_BUDGET_BYTES", "11"),
+    ("PAJAMAS_MEMORY_IDLE_TIMEOUT_MS", "12"),
+    ("PAJAMAS_WORKER_START_TIMEOUT_MS", "3"),
+    ("PAJAMAS_WORKER_PROBE_TIMEOUT_MS", "4"),
+    ("PAJAMAS_WORKER_LOAD_TIMEOUT_MS", "5"),
+    ("PAJAMAS_WORKER_STALL_TIMEOUT_MS", "6"),
+    ("PAJAMAS_WORKER_HANG_TIMEOUT_MS", "9"),
+    ("PAJAMAS_SELECTION_PREFER", "gguf-cuda, gguf,"),
+    ("PAJAMAS_SELECTION_DISABLED", "onnx"),
+];
+
 #[test]
 fn every_variable_reaches_its_field() {
-    let all = [
-        ("PAJAMAS_LISTEN", "0.0.0.0:9"),
-        ("PAJAMAS_INSECURE", "true"),
-        ("PAJAMAS_PLUGINS_DIR", "/p"),
-        ("PAJAMAS_MODELS_DIRS", "/m:/n"),
-        ("PAJAMAS_CACHE_DIR", "/c"),
-        ("PAJAMAS_KEYS_FILE", "/k"),
-        ("PAJAMAS_WATCH", "true"),
-        ("PAJAMAS_IN_PROCESS", "1"),
-        ("PAJAMAS_DRAIN_TIMEOUT_MS", "1"),
-        ("PAJAMAS_LOG_LEVEL", "trace"),
-        ("PAJAMAS_LOG_FORMAT", "json"),
-        ("PAJAMAS_LIMITS_BODY_BYTES", "2"),
-        ("PAJAMAS_LIMITS_CONNECTIONS", "7"),
-        ("PAJAMAS_LIMITS_QUEUE", "10"),
-        ("PAJAMAS_LIMITS_REQUEST_TIMEOUT_MS", "8"),
-        ("PAJAMAS_LIMITS_IMAGE_PIXELS", "13"),
-        ("PAJAMAS_LIMITS_AUDIO_SECONDS", "14"),
-        ("PAJAMAS_MEMORY_BUDGET_BYTES", "11"),
-        ("PAJAMAS_MEMORY_IDLE_TIMEOUT_MS", "12"),
-        ("PAJAMAS_WORKER_START_TIMEOUT_MS", "3"),
-        ("PAJAMAS_WORKER_PROBE_TIMEOUT_MS", "4"),
-        ("PAJAMAS_WORKER_LOAD_TIMEOUT_MS", "5"),
-        ("PAJAMAS_WORKER_STALL_TIMEOUT_MS", "6"),
-        ("PAJAMAS_WORKER_HANG_TIMEOUT_MS", "9"),
-        ("PAJAMAS_SELECTION_PREFER", "gguf-cuda, gguf,"),
-        ("PAJAMAS_SELECTION_DISABLED", "onnx"),
-    ];
+    let all = ALL_VARIABLES;
     assert_eq!(
         all.map(|(name, _)| name.to_owned()).as_slice(),
         FIELDS.iter().map(Field::variable).collect::<Vec<_>>()
@@ -139,6 +143,7 @@ fn every_variable_reaches_its_field() {
         plugins_dir: "/p".into(),
         models_dirs: vec!["/m".into(), "/n".into()],
         cache_dir: "/c".into(),
+        state_dir: Some("/s".into()),
         keys_file: Some("/k".into()),
         watch: true,
         in_process: true,
@@ -163,6 +168,7 @@ fn every_variable_reaches_its_field() {
             prefer: vec!["gguf-cuda".into(), "gguf".into()],
             disabled: vec!["onnx".into()],
         },
+        registries: BTreeMap::new(),
         plugins: BTreeMap::new(),
         routes: BTreeMap::new(),
         hooks: Vec::new(),

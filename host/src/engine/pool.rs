@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 
 use super::machine::Machine;
@@ -12,6 +11,7 @@ use super::plugin_cache_dir;
 use super::status::PluginStatus;
 use super::version::PluginVersion;
 use crate::config::Config;
+use crate::install::granted_to;
 use crate::models::Catalog;
 use crate::plugins::confine::Confinement;
 use crate::plugins::discover::FoundPlugin;
@@ -93,15 +93,17 @@ impl PluginPool {
         if let Err(error) = std::fs::create_dir_all(&cache_dir) {
             tracing::warn!(dir = %cache_dir.display(), "the plugin {name} has no cache folder: {error}");
         }
-        let mut read = self.models.clone();
-        read.push(found.dir.clone());
+        let plugin_config = config.plugins.get(name).cloned().unwrap_or_default();
+        let granted = granted_to(&found, plugin_config.grant);
+        let read = self.models.iter().cloned().chain([found.dir.clone()]).chain(granted.read).collect();
+        let write = std::iter::once(cache_dir).chain(granted.write).collect();
         let options = WorkerOptions {
             plugin: name.clone(),
             plugin_dir: found.dir.clone(),
             library: found.library(),
             environment: found.manifest.environment.clone(),
             executable: self.executable.clone(),
-            confinement: Confinement { read, write: vec![cache_dir], network: false },
+            confinement: Confinement { read, write, network: granted.network },
             in_process: config.in_process,
             log_level: log_level(),
             start_timeout: config.worker.start_timeout,
@@ -109,9 +111,7 @@ impl PluginPool {
             hang_timeout: config.worker.hang_timeout,
             on_end: OnEnd::default(),
         };
-        let load_options: Map<String, Value> =
-            config.plugins.get(name).map(|plugin| plugin.options.clone()).unwrap_or_default();
-        PluginVersion::new(found, options, load_options)
+        PluginVersion::new(found, options, plugin_config.options)
     }
 
     /// What the operator prefers for all models.

@@ -9,7 +9,8 @@ use pajamas_plugin_api::manifest::Permissions;
 use pajamas_registry::package::pack;
 use pajamas_registry::source::FolderSource;
 use pajamas_registry::{
-    Catalog, Hash, Installed, Registry, RegistryConfig, Release, Repository, SecretKey, Signer, Store, System, Timestamp,
+    Catalog, Hash, Installed, Registry, RegistryConfig, Release, Repository, SecretKey, Signer, Store,
+    System, Timestamp,
 };
 use semver::VersionReq;
 

@@ -31,15 +31,20 @@ impl Subject {
     /// # Errors
     /// The manifest cannot be read.
     pub fn read(plugin_dir: &Path) -> Result<Self, ManifestError> {
-        let manifest = Manifest::read(plugin_dir)?;
-        Ok(Self {
+        Ok(Self::of(plugin_dir, Manifest::read(plugin_dir)?))
+    }
+
+    /// The plugin in this folder, as this manifest describes it.
+    #[must_use]
+    pub fn of(plugin_dir: &Path, manifest: Manifest) -> Self {
+        Self {
             plugin_dir: plugin_dir.to_owned(),
             library: manifest.library(plugin_dir),
             manifest,
             model: None,
             load_options: Map::new(),
             limits: Limits::default(),
-        })
+        }
     }
 
     /// Takes this library instead of the manifest's.

@@ -1,0 +1,209 @@
+//! What a new version has to pass before it becomes active: its code runs here for the first time, in processes that end
+//! with each test and are confined as its workers will be.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use pajamas_conformance::{Outcome, Report, Subject, find_case, run_one};
+use pajamas_plugin_api::Manifest;
+use pajamas_plugin_api::manifest::Permissions;
+use serde::Serialize;
+
+use super::error::InstallError;
+use crate::config::Config;
+use crate::models::Catalog;
+
+/// The cases of the conformance suite that a new version has to pass, with their gates: the handshake and the plugin's own
+/// probe, then how it deals with what hosts of other versions and users do. The whole suite, which takes minutes for some
+/// engines, is the publisher's.
+const CASES: [(&str, &str); 9] = [
+    ("handshake", "handshake"),
+    ("handshake", "manifest-agrees"),
+    ("probe", "probe"),
+    ("conformance", "larger-structs"),
+    ("conformance", "smaller-structs"),
+    ("conformance", "inspect-missing-file"),
+    ("conformance", "load-missing-file"),
+    ("conformance", "unload-and-shutdown"),
+    ("self_test", "self-tests"),
+];
+
+/// How an installation went, gate by gate.
+#[derive(Clone, Debug, Serialize)]
+pub struct GateReport {
+    /// The plugin.
+    pub plugin: String,
+    /// Its version.
+    pub version: String,
+    /// Its variant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// The gates, in order; after one that failed there are no others.
+    pub gates: Vec<Gate>,
+}
+
+/// One gate.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gate {
+    /// `signature`, `constraints`, `unpack`, `handshake`, `probe`, `conformance`, `self_test` or `activate`.
+    pub gate: &'static str,
+    /// How it went.
+    pub outcome: GateOutcome,
+    /// What was found.
+    pub detail: String,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// How a gate went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateOutcome {
+    /// Well.
+    Passed,
+    /// There was nothing to try it with.
+    Skipped,
+    /// Badly.
+    Failed,
+}
+
+impl GateReport {
+    pub(super) fn new(manifest: &Manifest) -> Self {
+        Self {
+            plugin: manifest.name.clone(),
+            version: manifest.version.to_string(),
+            variant: manifest.variant.clone(),
+            gates: Vec::new(),
+        }
+    }
+
+    pub(super) fn passed(&mut self, gate: &'static str, begun: Instant, detail: String) {
+        self.add(gate, GateOutcome::Passed, begun, detail);
+    }
+
+    pub(super) fn failed(&mut self, gate: &'static str, begun: Instant, detail: String) {
+        self.add(gate, GateOutcome::Failed, begun, detail);
+    }
+
+    fn add(&mut self, gate: &'static str, outcome: GateOutcome, begun: Instant, detail: String) {
+        let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.gates.push(Gate { gate, outcome, detail, elapsed_ms });
+    }
+
+    /// In one sentence, why it was not installed.
+    pub(super) fn problem(&self) -> String {
+        let failed = self.gates.iter().find(|gate| gate.outcome == GateOutcome::Failed);
+        let (gate, detail) = failed.map_or(("", ""), |gate| (gate.gate, gate.detail.as_str()));
+        format!("{} {} was not installed, its gate \"{gate}\" failed: {detail}", self.plugin, self.version)
+    }
+}
+
+/// What is tried out.
+pub(super) struct Gates<'a> {
+    pub(super) config: &'a Config,
+    /// The version's folder.
+    pub(super) dir: &'a Path,
+    pub(super) manifest: &'a Manifest,
+    pub(super) granted: &'a Permissions,
+}
+
+impl Gates<'_> {
+    /// Runs the gates up to the first that fails; returns whether all were passed.
+    ///
+    /// # Errors
+    /// This program's own file is not found.
+    pub(super) fn run(&self, report: &mut GateReport) -> Result<bool, InstallError> {
+        let subject = self.subject();
+        let host = std::env::current_exe().map_err(InstallError::Executable)?;
+        for group in CASES.chunk_by(|one, next| one.0 == next.0) {
+            let begun = Instant::now();
+            let mut skipped = Vec::new();
+            for (gate, name) in group {
+                let Some(case) = find_case(name) else { continue };
+                let Report { outcome, output, .. } =
+                    run_one(self.command(&host, &subject, name), &subject, case);
+                match outcome {
+                    Outcome::Passed => {}
+                    Outcome::Skipped(reason) => skipped.push(reason),
+                    Outcome::Failed(reason) | Outcome::Crashed(reason) => {
+                        report.failed(gate, begun, explain(&reason, &output));
+                        return Ok(false);
+                    }
+                }
+            }
+            let gate = group[0].0;
+            if skipped.len() == group.len() {
+                report.add(gate, GateOutcome::Skipped, begun, skipped.join("; "));
+            } else {
+                report.passed(
+                    gate,
+                    begun,
+                    format!("{} of {} cases", group.len() - skipped.len(), group.len()),
+                );
+            }
+        }
+        Ok(true)
+    }
+
+    /// The plugin with a model to try it with: its own, or the smallest of the operator's that it reads.
+    fn subject(&self) -> Subject {
+        let mut subject = Subject::of(self.dir, self.manifest.clone());
+        subject.model = self
+            .manifest
+            .self_test
+            .iter()
+            .find_map(|test| test.model.as_ref().map(|model| self.dir.join(model)))
+            .or_else(|| self.model_at_hand());
+        if let Some(plugin) = self.config.plugins.get(&self.manifest.name) {
+            subject.load_options.extend(plugin.options.clone());
+        }
+        subject
+    }
+
+    fn model_at_hand(&self) -> Option<PathBuf> {
+        let formats = &self.manifest.formats;
+        let catalog = Catalog::scan_quietly(&self.config.models_dirs, formats);
+        let readable = catalog.models.into_iter().filter(|model| {
+            let pinned_elsewhere = model.plugin_pin.as_ref().is_some_and(|pin| *pin != self.manifest.name);
+            formats.contains(&model.format) && !pinned_elsewhere
+        });
+        readable.min_by_key(|model| model.size_bytes).map(|model| model.path)
+    }
+
+    /// A process for one case that may read the plugin, its model and what was granted, and write temporary files.
+    fn command(&self, host: &Path, subject: &Subject, case: &str) -> Command {
+        let mut command = Command::new(host);
+        command.args(["check-case", case, "--confined", "--read"]).arg(self.dir);
+        let granted = self.granted;
+        for path in subject.model.iter().chain(&granted.read) {
+            command.arg("--read").arg(path);
+        }
+        granted.write.iter().for_each(|path| _ = command.arg("--write").arg(path));
+        if granted.network {
+            command.arg("--network");
+        }
+        command.envs(self.manifest.environment.iter().filter(|(name, _)| std::env::var_os(name).is_none()));
+        command
+    }
+}
+
+/// The reason, and the last thing that the plugin said.
+fn explain(reason: &str, output: &[String]) -> String {
+    match output.last() {
+        Some(last) => format!("{reason} (it said: {last})"),
+        None => reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_gate_names_a_case_that_exists() {
+        for (_, case) in CASES {
+            assert!(find_case(case).is_some(), "{case}");
+        }
+    }
+}
