@@ -15,7 +15,8 @@ pub use error::{RegistryError, Rejected};
 
 use crate::files::make_folder;
 use crate::format::{
-    CONFIG_BYTES_MAX, CONFIG_FILE, Config, Keys, SNAPSHOT_BYTES_MAX, SNAPSHOT_FILE, Snapshot, index_name, index_path,
+    CONFIG_BYTES_MAX, CONFIG_FILE, Config, Keys, SNAPSHOT_BYTES_MAX, SNAPSHOT_FILE, Snapshot, index_name,
+    index_path,
 };
 use crate::hash::Hash;
 use crate::key::{PublicKey, SIGNATURE_BYTES_MAX};
@@ -217,7 +218,8 @@ impl Catalog<'_> {
     /// See [`index`](Self::index); or none fits: where one would but was rejected, the reason for that.
     pub fn resolve(&self, name: &str, wanted: &VersionReq) -> Result<Vec<Release>, RegistryError> {
         let Index { releases, rejected } = self.index(name)?;
-        let offered: Vec<String> = releases.iter().map(|release| release.manifest.version.to_string()).collect();
+        let offered: Vec<String> =
+            releases.iter().map(|release| release.manifest.version.to_string()).collect();
         let fitting: Vec<Release> =
             releases.into_iter().filter(|release| wanted.matches(&release.manifest.version)).collect();
         if !fitting.is_empty() {

@@ -37,7 +37,8 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileE
     let mut bytes = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(FileError::on("read", path))?;
     if bytes.len() as u64 > bytes_max {
-        let problem = io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {bytes_max} bytes"));
+        let problem =
+            io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {bytes_max} bytes"));
         return Err(FileError::on("read", path)(problem));
     }
     Ok(bytes)

@@ -28,7 +28,9 @@ pub struct PublicKey(String);
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// Not a public key.
-    #[error("\"{text}\" is not a minisign public key: the 56 characters of a .pub file's second line are expected")]
+    #[error(
+        "\"{text}\" is not a minisign public key: the 56 characters of a .pub file's second line are expected"
+    )]
     Public {
         /// The text, cut off after 80 characters.
         text: String,
@@ -36,7 +38,9 @@ pub enum KeyError {
         source: minisign_verify::Error,
     },
     /// Not a secret key, or one with a password that was not given.
-    #[error("{path} holds no secret key that can be used: a minisign secret key without a password is expected")]
+    #[error(
+        "{path} holds no secret key that can be used: a minisign secret key without a password is expected"
+    )]
     Secret {
         /// The file.
         path: PathBuf,

@@ -86,7 +86,9 @@ pub enum PackageError {
         path: String,
     },
     /// A file is not the one that the manifest lists.
-    #[error("file \"{path}\" is not the one that the manifest lists: expected {len} bytes of SHA-256 {sha256}")]
+    #[error(
+        "file \"{path}\" is not the one that the manifest lists: expected {len} bytes of SHA-256 {sha256}"
+    )]
     Content {
         /// Its path.
         path: String,
@@ -176,10 +178,14 @@ fn check_path(path: &str) -> Result<(), String> {
         return Err("is an absolute path: one inside the plugin's folder is expected".to_owned());
     }
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err("is no plain path inside the plugin's folder: it has empty parts, \".\" or \"..\"".to_owned());
+        return Err(
+            "is no plain path inside the plugin's folder: it has empty parts, \".\" or \"..\"".to_owned()
+        );
     }
     if !path.bytes().all(|byte| (byte.is_ascii_graphic() || byte == b' ') && !matches!(byte, b'\\' | b':')) {
-        return Err("has characters that not every system takes: ASCII without \\ and : is expected".to_owned());
+        return Err(
+            "has characters that not every system takes: ASCII without \\ and : is expected".to_owned()
+        );
     }
     Ok(())
 }

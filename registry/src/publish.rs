@@ -12,7 +12,8 @@ use std::time::Duration;
 use crate::files::{DRAFT_PREFIX, FileError, make_folder, read_bounded, replace, sync_folder};
 use crate::format::{
     BlobRef, CONFIG_FILE, Config, FormatError, Handover, KEYS_BYTES_MAX, KEYS_FILE, Keys, Publisher,
-    SNAPSHOT_BYTES_MAX, SNAPSHOT_FILE, Snapshot, check_publisher, handover_text, index_name, index_path, write,
+    SNAPSHOT_BYTES_MAX, SNAPSHOT_FILE, Snapshot, check_publisher, handover_text, index_name, index_path,
+    write,
 };
 use crate::hash::{Hash, Hashing};
 use crate::key::{KeyError, PublicKey, SecretKey};
@@ -77,7 +78,9 @@ pub enum PublishError {
         title: String,
     },
     /// A release cannot be signed for.
-    #[error("{title} in {file} is not signed with the present key of its publisher: have it signed again, or remove the line")]
+    #[error(
+        "{title} in {file} is not signed with the present key of its publisher: have it signed again, or remove the line"
+    )]
     NotSigned {
         /// The release.
         title: String,
@@ -164,7 +167,12 @@ impl Repository {
     ///
     /// # Errors
     /// It is there with another key, or a file cannot be written.
-    pub fn add_publisher(&self, name: &str, key: &PublicKey, signer: &Signer<'_>) -> Result<(), PublishError> {
+    pub fn add_publisher(
+        &self,
+        name: &str,
+        key: &PublicKey,
+        signer: &Signer<'_>,
+    ) -> Result<(), PublishError> {
         let _lock = self.lock()?;
         check_publisher(name, KEYS_FILE)?;
         let mut keys = self.keys(signer.key)?;
@@ -355,7 +363,12 @@ impl Repository {
         self.write_snapshot(old.serial, revoked, signer)
     }
 
-    fn write_snapshot(&self, serial: u64, revoked: BTreeSet<Hash>, signer: &Signer<'_>) -> Result<(), PublishError> {
+    fn write_snapshot(
+        &self,
+        serial: u64,
+        revoked: BTreeSet<Hash>,
+        signer: &Signer<'_>,
+    ) -> Result<(), PublishError> {
         let keys = self.keys(signer.key)?;
         let mut files = BTreeMap::new();
         for file in self.index_files()? {

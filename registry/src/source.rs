@@ -74,7 +74,9 @@ pub enum SourceError {
         bytes_expected: u64,
     },
     /// The file comes too slowly.
-    #[error("{location} sends {path} at {rate_bytes_per_s} bytes a second, less than the {rate_min_bytes_per_s} that are asked for")]
+    #[error(
+        "{location} sends {path} at {rate_bytes_per_s} bytes a second, less than the {rate_min_bytes_per_s} that are asked for"
+    )]
     Slow {
         /// The source.
         location: String,

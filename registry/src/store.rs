@@ -106,7 +106,9 @@ pub enum StoreError {
         name: String,
     },
     /// The version is in use.
-    #[error("version {folder} of plugin {name} is the active one: activate another one, or remove the plugin")]
+    #[error(
+        "version {folder} of plugin {name} is the active one: activate another one, or remove the plugin"
+    )]
     Active {
         /// The plugin.
         name: String,
@@ -219,7 +221,8 @@ impl Store {
             }
         };
         let previous = active.as_ref().and_then(|active| self.previous(name, active));
-        let versions = if is_local { Ok(vec![(String::new(), plugin_dir.to_owned())]) } else { folders(plugin_dir) };
+        let versions =
+            if is_local { Ok(vec![(String::new(), plugin_dir.to_owned())]) } else { folders(plugin_dir) };
         let versions = versions.unwrap_or_else(|error| {
             listing.problems.push(error.into());
             Vec::new()

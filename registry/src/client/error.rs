@@ -81,7 +81,9 @@ pub enum RegistryError {
         offered: u64,
     },
     /// Two files have the same number.
-    #[error("{file} has number {number} like one that was seen before, but another content: one of them is forged")]
+    #[error(
+        "{file} has number {number} like one that was seen before, but another content: one of them is forged"
+    )]
     Forked {
         /// The file.
         file: &'static str,
@@ -172,7 +174,9 @@ pub enum RegistryError {
         sha256: Hash,
     },
     /// The archive is not the one that was signed.
-    #[error("the archive of {title} is not the one that was signed (expected SHA-256 {sha256}): it was changed on its way")]
+    #[error(
+        "the archive of {title} is not the one that was signed (expected SHA-256 {sha256}): it was changed on its way"
+    )]
     Blob {
         /// The release.
         title: String,

@@ -63,7 +63,12 @@ pub fn pack(dir: &Path, out: &Path) -> Result<Packed, PackageError> {
 }
 
 /// Lists the files below `dir`, relative to the plugin's folder.
-fn collect(dir: &Path, prefix: &str, limits: &PackageLimits, found: &mut Vec<String>) -> Result<(), PackageError> {
+fn collect(
+    dir: &Path,
+    prefix: &str,
+    limits: &PackageLimits,
+    found: &mut Vec<String>,
+) -> Result<(), PackageError> {
     for entry in fs::read_dir(dir).map_err(FileError::on("read", dir))? {
         let entry = entry.map_err(FileError::on("read", dir))?;
         let name = entry.file_name();
@@ -73,7 +78,10 @@ fn collect(dir: &Path, prefix: &str, limits: &PackageLimits, found: &mut Vec<Str
         if kind.is_dir() {
             collect(&entry.path(), &format!("{path}/"), limits, found)?;
         } else if !kind.is_file() {
-            return Err(PackageError::entry(&path, "is neither a file nor a folder: put a copy in its place"));
+            return Err(PackageError::entry(
+                &path,
+                "is neither a file nor a folder: put a copy in its place",
+            ));
         } else if path != MANIFEST_FILE && path != RECORD_FILE {
             found.push(path);
         }

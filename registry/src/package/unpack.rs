@@ -224,7 +224,8 @@ impl<'a> Target<'a> {
     fn new(dest: &'a Path, manifest: &'a Manifest) -> Self {
         let missing: BTreeMap<_, _> =
             manifest.files.iter().map(|file| (file.path.to_str().unwrap_or_default(), file)).collect();
-        let parents = missing.keys().flat_map(|path| path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
+        let parents =
+            missing.keys().flat_map(|path| path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
         let folders = parents.map(|folder| (folder, false)).collect();
         Self { dest, manifest, missing, folders, folder_entries: BTreeSet::new(), has_manifest: false }
     }
@@ -244,7 +245,10 @@ impl<'a> Target<'a> {
     ) -> Result<bool, PackageError> {
         let (kind, path) = check_entry(entry)?;
         if kind == EntryType::Directory {
-            if !self.folders.contains_key(&path) || !self.folder_entries.insert(path.clone()) || entry.size() > 0 {
+            if !self.folders.contains_key(&path)
+                || !self.folder_entries.insert(path.clone())
+                || entry.size() > 0
+            {
                 return Err(PackageError::entry(&path, "is no folder of a listed file, or is there twice"));
             }
             return Ok(false);
@@ -257,9 +261,10 @@ impl<'a> Target<'a> {
             self.has_manifest = true;
             return self.add_manifest(entry, &full, damaged).map(|()| true);
         }
-        let file = self.missing.remove(path.as_str()).ok_or_else(|| {
-            PackageError::entry(&path, "is not listed in the manifest, or is there twice")
-        })?;
+        let file = self
+            .missing
+            .remove(path.as_str())
+            .ok_or_else(|| PackageError::entry(&path, "is not listed in the manifest, or is there twice"))?;
         if entry.size() != file.len {
             return Err(content(file));
         }

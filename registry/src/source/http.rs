@@ -67,7 +67,8 @@ impl HttpSource {
     /// # Errors
     /// The address or the file of certificates cannot be used.
     pub fn new(url: &str, options: HttpOptions) -> Result<Self, SourceError> {
-        let location = |problem: &str| SourceError::Location { location: url.to_owned(), problem: problem.into() };
+        let location =
+            |problem: &str| SourceError::Location { location: url.to_owned(), problem: problem.into() };
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
         let rest = rest.ok_or_else(|| location("it has to begin with https:// or http://"))?;
         if rest.is_empty() || rest.contains(['?', '#', '@']) || rest.contains(char::is_whitespace) {
@@ -180,7 +181,9 @@ mod tests {
     fn addresses_are_checked() {
         let new = |url: &str| HttpSource::new(url, HttpOptions::default());
         assert_eq!(new("http://127.0.0.1:1/plugins/").unwrap().location(), "http://127.0.0.1:1/plugins");
-        for wrong in ["ftp://127.0.0.1", "127.0.0.1", "http://", "http://u:p@127.0.0.1/", "http://127.0.0.1/?a"] {
+        for wrong in
+            ["ftp://127.0.0.1", "127.0.0.1", "http://", "http://u:p@127.0.0.1/", "http://127.0.0.1/?a"]
+        {
             assert!(matches!(new(wrong), Err(SourceError::Location { .. })), "{wrong}");
         }
         let options = HttpOptions { certificates: Some("/nowhere.pem".into()), ..HttpOptions::default() };

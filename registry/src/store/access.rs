@@ -37,7 +37,9 @@ pub(super) fn check(dir: &Path) -> Result<(), StoreError> {
 fn problem(access: Access, uid: u32, gid: u32) -> Option<String> {
     if access.uid != uid && access.uid != 0 {
         let owner = access.uid;
-        return Some(format!("belongs to user {owner}, not to user {uid} or root: change its owner with chown"));
+        return Some(format!(
+            "belongs to user {owner}, not to user {uid} or root: change its owner with chown"
+        ));
     }
     if access.mode & 0o002 != 0 {
         return Some("may be written by everybody: forbid that with chmod o-w".to_owned());

@@ -37,19 +37,29 @@ impl LockedStore<'_> {
     ///
     /// # Errors
     /// See [`StoreError`]; then everything is as it was before.
-    pub fn stage(&self, archive: &Path, release: &Release, progress: Progress<'_>) -> Result<Staged, StoreError> {
+    pub fn stage(
+        &self,
+        archive: &Path,
+        release: &Release,
+        progress: Progress<'_>,
+    ) -> Result<Staged, StoreError> {
         let manifest = release.manifest().clone();
         let (plugin_dir, folder) = (self.store.plugin_dir(&manifest.name), release.folder());
         check_place(&plugin_dir)?;
         let dir = plugin_dir.join(&folder);
         let is_there = fs::symlink_metadata(&dir).is_ok();
-        if is_there && Record::read(&dir).is_ok_and(|record| record.is_some()) && verify_folder(&dir, &manifest).is_ok() {
+        if is_there
+            && Record::read(&dir).is_ok_and(|record| record.is_some())
+            && verify_folder(&dir, &manifest).is_ok()
+        {
             return Ok(Staged { dir, manifest, folder, is_new: false });
         }
         let bytes = manifest.files.iter().fold(MANIFEST_BYTES_MAX, |sum, file| sum.saturating_add(file.len));
         self.store.system.check_space(&self.store.dir, bytes)?;
         let staging = self.staging()?;
-        unpack(archive, staging.path(), &manifest, &PackageLimits::default(), &mut || progress(Step::Unpacked))?;
+        unpack(archive, staging.path(), &manifest, &PackageLimits::default(), &mut || {
+            progress(Step::Unpacked)
+        })?;
         // A damaged version that is active stays active with what was granted to it.
         let old = Record::read(&dir).ok().flatten();
         let origin = Origin::Signed {
@@ -57,7 +67,8 @@ impl LockedStore<'_> {
             key: release.key().clone(),
             archive: release.blob(),
         };
-        let (granted, previous) = old.map_or((Permissions::default(), None), |old| (old.granted, old.previous));
+        let (granted, previous) =
+            old.map_or((Permissions::default(), None), |old| (old.granted, old.previous));
         Record { origin, installed: (self.store.system.now)(), granted, previous }.write(staging.path())?;
         let write = FileError::on("write", staging.path());
         fs::set_permissions(staging.path(), Mode::from_mode(FOLDER_MODE)).map_err(write)?;

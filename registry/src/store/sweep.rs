@@ -34,7 +34,12 @@ impl LockedStore<'_> {
         Ok(removed)
     }
 
-    fn sweep_plugin(&self, name: &str, plugin_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<(), StoreError> {
+    fn sweep_plugin(
+        &self,
+        name: &str,
+        plugin_dir: &Path,
+        removed: &mut Vec<PathBuf>,
+    ) -> Result<(), StoreError> {
         sweep_drafts(plugin_dir, removed)?;
         let active = match self.store.active(name) {
             Err(StoreError::Pointer { .. }) => return Ok(()),

@@ -91,7 +91,12 @@ fn changed_files_are_refused() {
     for (file, from, to, expected) in [
         (INDEX, "MIT", "BSD", "is not the file that the snapshot"),
         (INDEX, "\n", "\n\n", "is longer than"),
-        ("snapshot.json", "\"serial\": 4", "\"serial\": 5", "snapshot.json is not signed by a key that is trusted"),
+        (
+            "snapshot.json",
+            "\"serial\": 4",
+            "\"serial\": 5",
+            "snapshot.json is not signed by a key that is trusted",
+        ),
         ("keys.json", "\"version\": 2", "\"version\": 3", "keys.json is not signed by a key that is trusted"),
         ("snapshot.json.minisig", "timestamp:", "timestamp:1", "snapshot.json is not signed"),
         ("keys.json.minisig", "\ntrusted", "\nmistrusted", "keys.json is not signed"),
@@ -111,9 +116,14 @@ fn changed_files_are_refused() {
 fn files_of_another_kind_are_no_substitute() {
     let world = World::with_echo();
     for (from, to) in [("snapshot.json", "keys.json"), ("keys.json", "snapshot.json")] {
-        let saved = [to, &format!("{to}.minisig")].map(|file| fs::read(world.path("registry").join(file)).unwrap());
+        let saved =
+            [to, &format!("{to}.minisig")].map(|file| fs::read(world.path("registry").join(file)).unwrap());
         for end in ["", ".minisig"] {
-            fs::copy(world.path(&format!("registry/{from}{end}")), world.path(&format!("registry/{to}{end}"))).unwrap();
+            fs::copy(
+                world.path(&format!("registry/{from}{end}")),
+                world.path(&format!("registry/{to}{end}")),
+            )
+            .unwrap();
         }
         refused_with(&world, "is not what a registry");
         fs::write(world.path("registry").join(to), &saved[0]).unwrap();
@@ -139,7 +149,10 @@ fn nothing_goes_back() {
     let (newer_snapshot, newer_keys) = (save(&world, "snapshot.json"), save(&world, "keys.json"));
     world.registry().refresh().unwrap();
     restore_snapshot();
-    assert!(matches!(refused(&world), RegistryError::Rollback { file: "snapshot.json", seen: 4, offered: 3 }));
+    assert!(matches!(
+        refused(&world),
+        RegistryError::Rollback { file: "snapshot.json", seen: 4, offered: 3 }
+    ));
     newer_snapshot();
     restore_keys();
     assert!(matches!(refused(&world), RegistryError::Rollback { file: "keys.json", seen: 3, offered: 2 }));

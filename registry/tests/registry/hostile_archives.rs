@@ -140,7 +140,9 @@ fn extensions_that_rename_or_resize_the_next_entry_are_refused() {
         let text = format!("{} {record}\n", record.len() + 4);
         Hostile::new(&manifest).entry("pax", kind, text.as_bytes()).file("lib/echo", b"content")
     };
-    for record in ["path=../../evil", "path=/tmp/evil", "linkpath=/etc/pw", "size=99999999999", "path=lib/echo"] {
+    for record in
+        ["path=../../evil", "path=/tmp/evil", "linkpath=/etc/pw", "size=99999999999", "path=lib/echo"]
+    {
         refused(pax(record, EntryType::XHeader), &manifest, "a PAX extension");
         refused(pax(record, EntryType::XGlobalHeader), &manifest, "a PAX extension");
     }
@@ -165,7 +167,8 @@ fn what_is_there_twice_or_differs_in_case_is_refused() {
     refused(twice, &manifest, "not listed in the manifest, or is there twice");
     let case = Hostile::new(&manifest).file("lib/echo", b"content").file("lib/ECHO", b"content");
     refused(case, &manifest, "not listed in the manifest");
-    let manifests = Hostile::new(&manifest).file("plugin.toml", toml::to_string(&manifest).unwrap().as_bytes());
+    let manifests =
+        Hostile::new(&manifest).file("plugin.toml", toml::to_string(&manifest).unwrap().as_bytes());
     refused(manifests.file("lib/echo", b"content"), &manifest, "is there twice");
     let folder = Hostile::new(&manifest).entry("lib/", EntryType::Directory, b"");
     refused(folder.entry("lib", EntryType::Directory, b""), &manifest, "is there twice");
@@ -181,7 +184,11 @@ fn what_differs_from_the_manifest_is_refused() {
     let manifest = listing(&[("lib/echo", b"content")]);
     let archive = || Hostile::new(&manifest);
     refused(archive().file("lib/echo", b"CONTENT"), &manifest, "not the one that the manifest lists");
-    refused(archive().file("lib/echo", b"content and more"), &manifest, "not the one that the manifest lists");
+    refused(
+        archive().file("lib/echo", b"content and more"),
+        &manifest,
+        "not the one that the manifest lists",
+    );
     refused(archive().file("lib/echo", b"c"), &manifest, "not the one that the manifest lists");
     refused(archive(), &manifest, "lacks \"lib/echo\"");
     refused(archive().file("lib/echo", b"content").file("lib/x", b""), &manifest, "not listed");
@@ -190,7 +197,11 @@ fn what_differs_from_the_manifest_is_refused() {
     refused(Hostile { tar: Vec::new() }.file("lib/echo", b"content"), &manifest, "lacks \"plugin.toml\"");
     let mut other = manifest.clone();
     other.permissions.network = true;
-    refused(Hostile::new(&other).file("lib/echo", b"content"), &manifest, "not the manifest that its publisher signed");
+    refused(
+        Hostile::new(&other).file("lib/echo", b"content"),
+        &manifest,
+        "not the manifest that its publisher signed",
+    );
 }
 
 #[test]
@@ -211,7 +222,8 @@ fn bombs_are_bounded_by_what_was_declared() {
     large.files[0].len = u64::MAX;
     refused(Hostile::new(&large), &large, "bytes in all");
     let mut many = manifest.clone();
-    many.files = (0..20_000).map(|at| FileEntry { path: format!("f{at}").into(), ..many.files[0].clone() }).collect();
+    many.files =
+        (0..20_000).map(|at| FileEntry { path: format!("f{at}").into(), ..many.files[0].clone() }).collect();
     refused(Hostile::new(&many), &many, "files and folders");
     let mut wrong = manifest.clone();
     wrong.files[0].sha256 = "xyz".into();

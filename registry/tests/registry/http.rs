@@ -76,7 +76,11 @@ impl Server {
     /// Where the requests for archives began.
     fn offsets(&self) -> Vec<Option<usize>> {
         let requests = self.requests.lock().unwrap();
-        requests.iter().filter(|request| request.path.contains("blobs")).map(|request| request.offset).collect()
+        requests
+            .iter()
+            .filter(|request| request.path.contains("blobs"))
+            .map(|request| request.offset)
+            .collect()
     }
 }
 
@@ -191,7 +195,10 @@ fn a_broken_download_goes_on_where_it_ended() {
 
 #[test]
 fn a_download_goes_on_in_another_process() {
-    let (world, server) = world(|_, before| if before < 4 { Reply::Cut(if before == 0 { 5000 } else { 0 }) } else { Reply::Good });
+    let (world, server) =
+        world(
+            |_, before| if before < 4 { Reply::Cut(if before == 0 { 5000 } else { 0 }) } else { Reply::Good },
+        );
     let error = chain(&fetch(&world, &server).unwrap_err());
     assert!(error.contains("blobs/sha256"), "{error}");
     assert!(paths(&world.path("cache"))[1].ends_with(".part"));
@@ -207,7 +214,9 @@ fn what_is_left_of_something_else_is_not_gone_on_from() {
     fetch(&world, &server).unwrap();
     assert_eq!(server.offsets(), [Some(18), None]);
     // Nor from what is as long as the whole or longer.
-    for len in [fs::metadata(world.path("registry/blobs/sha256").join(&blob)).unwrap().len() as usize, 1_000_000] {
+    for len in
+        [fs::metadata(world.path("registry/blobs/sha256").join(&blob)).unwrap().len() as usize, 1_000_000]
+    {
         fs::remove_dir_all(world.path("cache")).unwrap();
         put(&world.path("cache").join(format!("{blob}.part")), noise(len));
         fetch(&world, &server).unwrap();

@@ -1,6 +1,6 @@
 //! The registry from end to end, on folders and loopback servers of its own; time is set, nothing is waited for.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 /// Attacks on what a client trusts: changed, old, expired, revoked and wrongly signed files.
 mod attacks;

@@ -27,9 +27,8 @@ fn a_folder_comes_out_as_it_went_in() {
     assert_eq!(Manifest::read(&out).unwrap(), packed.manifest);
     let mode = |path: &str| fs::metadata(out.join(path)).unwrap().permissions().mode() & 0o111;
     assert_eq!((mode("bin/tool"), mode("lib/libecho.so")), (0o111, 0));
-    let content = |dir: &Path| -> Vec<_> {
-        tree(dir).into_iter().filter(|(path, _)| path != "plugin.toml").collect()
-    };
+    let content =
+        |dir: &Path| -> Vec<_> { tree(dir).into_iter().filter(|(path, _)| path != "plugin.toml").collect() };
     assert_eq!(content(&out), content(&dir));
     verify_folder(&out, &packed.manifest).unwrap();
     // What was unpacked may be packed again.
@@ -56,7 +55,8 @@ fn the_same_folder_gives_the_same_bytes() {
 fn numbers_survive_the_way_through_toml_and_json() {
     let temp = tempfile::tempdir().unwrap();
     let dir = plugin(temp.path(), "echo", "1.0.0");
-    let test = "[[self_test]]\ntask = \"generate\"\nparams = { temperature = 0.1234567890123456789, n = 3 }\n";
+    let test =
+        "[[self_test]]\ntask = \"generate\"\nparams = { temperature = 0.1234567890123456789, n = 3 }\n";
     put(&dir.join("plugin.toml"), manifest("echo", "1.0.0") + test);
     let packed = pack(&dir, &temp.path().join("echo.tar.zst")).unwrap();
     let json = serde_json::to_string(&packed.manifest).unwrap();

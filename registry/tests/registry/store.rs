@@ -35,7 +35,10 @@ fn a_release_is_staged_tried_activated_and_listed() {
     let granted = Permissions { network: true, ..Permissions::default() };
     locked.activate(&staged, &granted, &mut |_| {}).unwrap();
     drop(locked);
-    assert_eq!(fs::read_to_string(world.path("plugins/echo/active")).unwrap(), format!("{}\n", release.folder()));
+    assert_eq!(
+        fs::read_to_string(world.path("plugins/echo/active")).unwrap(),
+        format!("{}\n", release.folder())
+    );
     let listing = store.installed().unwrap();
     assert_eq!(listing.plugins.len(), 1);
     let found = &listing.plugins[0];
@@ -74,7 +77,11 @@ fn versions_go_forward_and_back() {
         install(&registry, &store, "echo", version);
     }
     let all = |states: [&'static str; 3]| -> Vec<_> {
-        ["1.0.0", "1.1.0", "1.2.0"].iter().zip(states).map(|(version, state)| (version.to_string(), state)).collect()
+        ["1.0.0", "1.1.0", "1.2.0"]
+            .iter()
+            .zip(states)
+            .map(|(version, state)| (version.to_string(), state))
+            .collect()
     };
     assert_eq!(versions(&store, "echo"), all(["", "previous", "active"]));
     let locked = store.lock(Duration::ZERO).unwrap();
@@ -150,7 +157,8 @@ fn folders_of_ones_own_are_listed_and_left_alone() {
     assert!(matches!(locked.remove("echo"), Err(StoreError::Local { .. })));
     assert!(locked.sweep().unwrap().is_empty());
     let listing = store.installed().unwrap();
-    let found: Vec<_> = listing.plugins.iter().map(|found| (found.manifest.name.as_str(), found.is_active)).collect();
+    let found: Vec<_> =
+        listing.plugins.iter().map(|found| (found.manifest.name.as_str(), found.is_active)).collect();
     assert_eq!(found, [("echo", true), ("gguf", false)]);
     assert!(listing.plugins.iter().all(|found| found.origin == Origin::Unsigned));
     fs::rename(&mine, world.path("elsewhere")).unwrap();
