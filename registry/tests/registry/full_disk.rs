@@ -1,3 +1,5 @@
+//! Disks that are full.
+
 use std::fs;
 use std::io;
 use std::process::Command;

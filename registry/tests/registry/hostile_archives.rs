@@ -1,5 +1,7 @@
+//! Archives that were made to do harm.
+
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use pajamas_plugin_api::Manifest;
@@ -244,7 +246,12 @@ fn what_is_no_archive_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("a.tar.zst");
     let manifest = listing(&[("lib/echo", b"content")]);
-    for content in [&b""[..], b"hello", &zstd::encode_all(&b"not a tar"[..], 1).unwrap()] {
+    // The last one wants 128 MiB of memory to be read.
+    let mut large = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    large.window_log(27).unwrap();
+    std::io::copy(&mut std::io::repeat(0).take(1 << 28), &mut large).unwrap();
+    let large = large.finish().unwrap();
+    for content in [&b""[..], b"hello", &zstd::encode_all(&b"not a tar"[..], 1).unwrap(), &large] {
         fs::write(&path, content).unwrap();
         unpack_in(temp.path(), &manifest).unwrap_err();
         read_manifest(&path).unwrap_err();

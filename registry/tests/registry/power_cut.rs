@@ -1,3 +1,5 @@
+//! Processes that end in the middle of an installation.
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! What the tests share.
+
 use std::cell::Cell;
 use std::error::Error;
 use std::fs;
