@@ -136,6 +136,21 @@ fn only_files_and_folders_are_unpacked() {
 }
 
 #[test]
+fn headers_of_other_formats_are_refused() {
+    let manifest = listing(&[("lib/echo", b"content")]);
+    for mut header in [Header::new_gnu(), Header::new_old()] {
+        let mut archive = Hostile::new(&manifest).file("lib/echo", b"content");
+        header.set_path("lib/echo").unwrap();
+        header.set_mode(0o644);
+        header.set_size(7);
+        header.set_cksum();
+        let at = archive.tar.len() - 1024;
+        archive.tar[at..at + 512].copy_from_slice(header.as_bytes());
+        refused(archive, &manifest, "another format than ustar");
+    }
+}
+
+#[test]
 fn extensions_that_rename_or_resize_the_next_entry_are_refused() {
     let manifest = listing(&[("lib/echo", b"content")]);
     let pax = |record: &str, kind| {
