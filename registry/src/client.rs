@@ -13,7 +13,8 @@ use semver::VersionReq;
 
 pub use error::{RegistryError, Rejected};
 
-use crate::files::make_folder;
+use crate::access::check_access;
+use crate::files::{FileError, make_folder};
 use crate::format::{
     CONFIG_BYTES_MAX, CONFIG_FILE, Config, Keys, SNAPSHOT_BYTES_MAX, SNAPSHOT_FILE, Snapshot, index_name,
     index_path,
@@ -66,12 +67,15 @@ impl Registry {
     /// The registry at `source`. Nothing is fetched yet; the folders are created if needed.
     ///
     /// # Errors
-    /// The name may not be one, or a folder cannot be created.
+    /// The name may not be one, a folder cannot be created, or others may write to that of the state: rules as for
+    /// [`Store::open`](crate::Store::open).
     pub fn open(source: Box<dyn Source>, config: RegistryConfig) -> Result<Self, RegistryError> {
         if !pajamas_plugin_api::manifest::is_name(&config.name) {
             return Err(RegistryError::Name { name: config.name });
         }
         make_folder(&config.state_dir)?;
+        let state_dir = config.state_dir.canonicalize().map_err(FileError::on("read", &config.state_dir))?;
+        check_access(&state_dir)?;
         make_folder(&config.cache_dir)?;
         Ok(Self { config, source })
     }

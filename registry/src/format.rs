@@ -31,6 +31,9 @@ const FILES_MAX: usize = 65_536;
 /// Most revoked archives.
 const REVOKED_MAX: usize = 65_536;
 
+/// Largest version and serial: what every reader of JSON can tell from its neighbours.
+const NUMBER_MAX: u64 = (1 << 53) - 1;
+
 pub(crate) const CONFIG_FILE: &str = "config.json";
 pub(crate) const KEYS_FILE: &str = "keys.json";
 pub(crate) const SNAPSHOT_FILE: &str = "snapshot.json";
@@ -82,6 +85,13 @@ fn at_most(file: &str, field: &'static str, count: usize, max: usize) -> Result<
         return Ok(());
     }
     Err(FormatError::field(file, field, format!("has {count} entries, at most {max} are allowed")))
+}
+
+fn check_number(file: &str, field: &'static str, number: u64) -> Result<(), FormatError> {
+    if number <= NUMBER_MAX {
+        return Ok(());
+    }
+    Err(FormatError::field(file, field, format!("is {number}, at most {NUMBER_MAX} is allowed")))
 }
 
 /// `config.json`: where things are. It is not signed; all that it leads to is verified.
@@ -159,6 +169,7 @@ pub(crate) fn handover_text(publisher: &str, key: &PublicKey) -> String {
 impl Keys {
     pub(crate) fn parse(bytes: &[u8], file: &str) -> Result<Self, FormatError> {
         let keys: Self = parse(bytes, file)?;
+        check_number(file, "version", keys.version)?;
         at_most(file, "registry", keys.registry.len(), REGISTRY_KEYS_MAX)?;
         at_most(file, "publishers", keys.publishers.len(), PUBLISHERS_MAX)?;
         if keys.registry.is_empty() {
@@ -223,6 +234,7 @@ pub struct Snapshot {
 impl Snapshot {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let snapshot: Self = parse(bytes, SNAPSHOT_FILE)?;
+        check_number(SNAPSHOT_FILE, "serial", snapshot.serial)?;
         at_most(SNAPSHOT_FILE, "files", snapshot.files.len(), FILES_MAX)?;
         at_most(SNAPSHOT_FILE, "revoked", snapshot.revoked.len(), REVOKED_MAX)?;
         if let Some(path) = snapshot.files.keys().find(|path| index_name(path).is_none()) {

@@ -269,12 +269,8 @@ mod tests {
             let mut bytes = good.as_bytes().to_vec();
             let at = at % bytes.len();
             bytes[at] = byte;
-            // The first line is the one that nobody signs.
-            let same = at < 20 || good.as_bytes()[at] == byte;
-            let changed = String::from_utf8(bytes).unwrap();
-            if !same {
-                let _ = key.verify(b"test", &changed);
-            }
+            // Whether it counts depends on the byte: nobody signs the first line.
+            let _ = key.verify(b"test", &String::from_utf8_lossy(&bytes));
         }
     }
 }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod client;
 mod files;
 mod format;
@@ -20,6 +21,7 @@ mod store;
 mod system;
 mod time;
 
+pub use access::AccessError;
 pub use client::{Catalog, Index, Registry, RegistryConfig, RegistryError, Rejected};
 pub use files::FileError;
 pub use format::{BlobRef, FormatError, Keys, Publisher, Snapshot};

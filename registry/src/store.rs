@@ -11,7 +11,6 @@
 //! is active or the new one completely is, and [`LockedStore::sweep`] removes what was left behind. Which version one took
 //! the place of is kept in its own `install.json`, written while it is not active yet: the rename of `active` changes both.
 
-mod access;
 mod change;
 mod install;
 mod record;
@@ -27,6 +26,7 @@ use pajamas_plugin_api::manifest::{MANIFEST_FILE, ManifestError, Permissions, is
 pub use install::Staged;
 pub use record::Origin;
 
+use crate::access::{AccessError, check_access};
 use crate::files::{FileError, make_folder, read_if_there, replace};
 use crate::lock::{Lock, LockError};
 use crate::package::PackageError;
@@ -64,13 +64,8 @@ pub enum StoreError {
     #[error(transparent)]
     Space(#[from] SpaceError),
     /// Others could put code there that the host would run.
-    #[error("the plugins folder is not safe: {path} {problem}")]
-    Access {
-        /// The folder, or one above it.
-        path: PathBuf,
-        /// Who may change it, and what to do.
-        problem: String,
-    },
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A folder of one's own is in the place of the plugin.
     #[error("{path} is a plugin folder that no registry installed: move it away first")]
     Local {
@@ -194,7 +189,7 @@ impl Store {
     pub fn open(dir: &Path, system: System) -> Result<Self, StoreError> {
         make_folder(dir)?;
         let dir = dir.canonicalize().map_err(FileError::on("read", dir))?;
-        access::check(&dir)?;
+        check_access(&dir)?;
         Ok(Self { dir, system })
     }
 
@@ -205,7 +200,7 @@ impl Store {
     /// Another process holds it for longer, or the lock file cannot be written.
     pub fn lock(&self, wait: Duration) -> Result<LockedStore<'_>, StoreError> {
         let lock = Lock::take(&self.dir.join(LOCK_FILE), wait)?;
-        access::check(&self.dir)?;
+        check_access(&self.dir)?;
         Ok(LockedStore { store: self, _lock: lock })
     }
 

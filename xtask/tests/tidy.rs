@@ -63,7 +63,11 @@ fn unsafe_code_stays_at_the_borders() -> Result<()> {
     let attribute = ["(unsafe", "_code"].concat();
     check(&rust_files()?, |file| {
         let is_allowed = UNSAFE_FILES.iter().any(|allowed| file.path.starts_with(allowed));
-        let line = file.text.lines().position(|line| line.contains(&attribute)).filter(|_| !is_allowed)?;
+        let line = file
+            .text
+            .lines()
+            .position(|line| line.contains(&attribute) && !line.starts_with("#![forbid"))
+            .filter(|_| !is_allowed)?;
         Some(format!(
             "lifts the ban on unsafe code in line {}; see UNSAFE_FILES in xtask/tests/tidy.rs",
             line + 1

@@ -89,7 +89,8 @@ impl<'a> Installation<'a> {
     /// That of the version in `dir`.
     fn find(dir: &Path, all: &'a [Installed]) -> Option<Self> {
         let this = all.iter().find(|installed| installed.dir == dir)?;
-        let previous = all.iter().find(|other| other.is_previous && other.manifest.name == this.manifest.name);
+        let previous =
+            all.iter().find(|other| other.is_previous && other.manifest.name == this.manifest.name);
         Some(Self {
             publisher: &this.manifest.publisher,
             variant: this.manifest.variant.as_deref(),

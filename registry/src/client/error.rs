@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use pajamas_plugin_api::Manifest;
 
+use crate::access::AccessError;
 use crate::files::FileError;
 use crate::format::FormatError;
 use crate::hash::Hash;
@@ -43,6 +44,9 @@ pub enum RegistryError {
     /// Another process uses the registry.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Others could change what was remembered of the registry.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The disk is too full.
     #[error(transparent)]
     Space(#[from] SpaceError),

@@ -1,5 +1,7 @@
 //! From the root key to the keys of today.
 
+use std::time::{Duration, Instant};
+
 use super::state::{SeenKeys, State};
 use super::{Registry, RegistryError};
 use crate::format::{FormatError, KEYS_BYTES_MAX, KEYS_FILE, Keys};
@@ -7,9 +9,10 @@ use crate::hash::Hash;
 use crate::key::{KeyError, PublicKey};
 use crate::source::SourceError;
 
-/// Most versions of `keys.json` that are caught up with at once; a client that has missed more has to be given a newer root
-/// key.
+/// Most versions of `keys.json` that are caught up with at once, and the longest time for it: anybody on the way can claim
+/// that there are many. A client that has missed more has to be given a newer root key.
 const STEPS_MAX: u64 = 256;
+const STEPS_TIME_MAX: Duration = Duration::from_secs(300);
 
 impl Registry {
     /// Fetches `keys.json`. If none of the keys that are trusted signed it, the versions in between, which are kept as
@@ -29,7 +32,8 @@ impl Registry {
         let is_known = state.keys.as_ref().is_some_and(|known| known.sha256 == sha256);
         let mut checked = check_signature(KEYS_FILE, &content, &signature, &trusted(state));
         let last = offered.version.min(seen.saturating_add(STEPS_MAX));
-        while !is_known && checked.is_err() && seen + 1 < last {
+        let start = Instant::now();
+        while !is_known && checked.is_err() && seen + 1 < last && start.elapsed() < STEPS_TIME_MAX {
             seen += 1;
             let Some(step) = self.step(seen, &trusted(state))? else { continue };
             state.keys = Some(step);

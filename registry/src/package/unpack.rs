@@ -15,6 +15,9 @@ use super::{BLOCK_BYTES, PADDING_BYTES_MAX, PackageError, PackageLimits, check_f
 use crate::files::{FileError, PIECE_BYTES, sync_folder};
 use crate::hash::Hashing;
 
+/// Most memory that decompression may ask for: 2^24 bytes, which is more than packing uses.
+const WINDOW_LOG_MAX: u32 = 24;
+
 /// Unpacks `archive` into `dest`, an empty folder that nobody else writes to. `manifest` says what must be in it: these
 /// files with these hashes, and a `plugin.toml` that says the same. When this returns all is on the disk.
 /// `unpacked` is told after each file.
@@ -149,7 +152,8 @@ impl<'a> Opened<'a> {
 
 fn open(path: &Path, bytes_max: u64) -> Result<Opened<'_>, PackageError> {
     let file = File::open(path).map_err(FileError::on("open", path))?;
-    let decoder = zstd::Decoder::new(file).map_err(FileError::on("read", path))?;
+    let mut decoder = zstd::Decoder::new(file).map_err(FileError::on("read", path))?;
+    decoder.window_log_max(WINDOW_LOG_MAX).map_err(FileError::on("read", path))?;
     Ok(Opened { path, tar: Archive::new(Bounded { inner: decoder, left: bytes_max }) })
 }
 

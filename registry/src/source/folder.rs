@@ -26,8 +26,14 @@ impl FolderSource {
         if !is_path(path) {
             return Err(failure.missing());
         }
-        match File::open(self.dir.join(path)) {
-            Ok(file) => Ok(file),
+        let full = self.dir.join(path);
+        // Opening a pipe would wait for somebody who writes to it.
+        match full
+            .metadata()
+            .and_then(|found| if found.is_file() { File::open(&full).map(Some) } else { Ok(None) })
+        {
+            Ok(Some(file)) => Ok(file),
+            Ok(None) => Err(failure.broken("it is not a file")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(failure.missing()),
             Err(error) => Err(failure.broken(error)),
         }

@@ -1,4 +1,7 @@
+//! Attacks on what a client trusts: changed, old, expired, revoked and wrongly signed files.
+
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use pajamas_registry::package::pack;
 use pajamas_registry::source::FolderSource;
@@ -343,9 +346,15 @@ fn a_number_far_away_does_not_keep_the_client_busy() {
     let world = World::with_echo();
     world.registry().refresh().unwrap();
     let thief = SecretKey::generate(&world.path("thief")).unwrap();
-    world.edit("keys.json", "\"version\": 2", &format!("\"version\": {}", u64::MAX));
+    world.edit("keys.json", "\"version\": 2", &format!("\"version\": {}", u64::pow(2, 53) - 1));
     world.sign_file("keys.json", &thief);
     refused_with(&world, "keys.json is not signed");
+    world.edit(
+        "keys.json",
+        &format!("\"version\": {}", u64::pow(2, 53) - 1),
+        "\"version\": 18446744073709551615",
+    );
+    refused_with(&world, "at most 9007199254740991 is allowed");
 }
 
 #[test]
@@ -358,6 +367,10 @@ fn what_was_remembered_is_not_lost_silently() {
     refused_with(&world, "remove it to trust the registry anew");
     fs::remove_file(&state).unwrap();
     world.registry().refresh().unwrap();
+    fs::set_permissions(world.path("state"), fs::Permissions::from_mode(0o777)).unwrap();
+    let source = Box::new(FolderSource::new(&world.path("registry")));
+    assert!(matches!(Registry::open(source, world.config()), Err(RegistryError::Access(_))));
+    fs::set_permissions(world.path("state"), fs::Permissions::from_mode(0o755)).unwrap();
     let config = RegistryConfig { name: "../evil".into(), ..world.config() };
     let source = FolderSource::new(&world.path("registry"));
     assert!(Registry::open(Box::new(source), config).is_err());

@@ -1,5 +1,7 @@
+//! Archives that were made to do harm.
+
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use pajamas_plugin_api::Manifest;
@@ -134,6 +136,21 @@ fn only_files_and_folders_are_unpacked() {
 }
 
 #[test]
+fn headers_of_other_formats_are_refused() {
+    let manifest = listing(&[("lib/echo", b"content")]);
+    for mut header in [Header::new_gnu(), Header::new_old()] {
+        let mut archive = Hostile::new(&manifest).file("lib/echo", b"content");
+        header.set_path("lib/echo").unwrap();
+        header.set_mode(0o644);
+        header.set_size(7);
+        header.set_cksum();
+        let at = archive.tar.len() - 1024;
+        archive.tar[at..at + 512].copy_from_slice(header.as_bytes());
+        refused(archive, &manifest, "another format than ustar");
+    }
+}
+
+#[test]
 fn extensions_that_rename_or_resize_the_next_entry_are_refused() {
     let manifest = listing(&[("lib/echo", b"content")]);
     let pax = |record: &str, kind| {
@@ -244,7 +261,12 @@ fn what_is_no_archive_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("a.tar.zst");
     let manifest = listing(&[("lib/echo", b"content")]);
-    for content in [&b""[..], b"hello", &zstd::encode_all(&b"not a tar"[..], 1).unwrap()] {
+    // The last one wants 128 MiB of memory to be read.
+    let mut large = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    large.window_log(27).unwrap();
+    std::io::copy(&mut std::io::repeat(0).take(1 << 28), &mut large).unwrap();
+    let large = large.finish().unwrap();
+    for content in [&b""[..], b"hello", &zstd::encode_all(&b"not a tar"[..], 1).unwrap(), &large] {
         fs::write(&path, content).unwrap();
         unpack_in(temp.path(), &manifest).unwrap_err();
         read_manifest(&path).unwrap_err();

@@ -1,3 +1,5 @@
+//! Web servers: resuming, and servers that send too much, too little, too slowly or something else.
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

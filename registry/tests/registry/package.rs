@@ -1,3 +1,5 @@
+//! Making packages and taking them apart.
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;

@@ -1,3 +1,5 @@
+//! A registry's keys and publishers, as its operator changes them.
+
 use pajamas_registry::{Repository, SecretKey, Signer};
 
 use crate::support::{DAY, World, chain, paths, put, system};

@@ -1,3 +1,5 @@
+//! The plugins folder.
+
 use std::fs::{self, Permissions as Mode};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;

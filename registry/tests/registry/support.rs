@@ -1,3 +1,5 @@
+//! What the tests share.
+
 use std::cell::Cell;
 use std::error::Error;
 use std::fs;
@@ -111,6 +113,15 @@ impl World {
         Self { temp, root, acme, repository }
     }
 
+    /// The same again in a folder of its own: signing takes long in a build without optimization.
+    pub(crate) fn copy(&self) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        copy_folder(self.temp.path(), temp.path());
+        let [root, acme] = ["root", "acme"].map(|name| SecretKey::read(&temp.path().join(name)).unwrap());
+        let repository = Repository::open(&temp.path().join("registry"), system()).unwrap();
+        Self { temp, root, acme, repository }
+    }
+
     /// With `echo` 1.0.0 and 1.1.0.
     pub(crate) fn with_echo() -> Self {
         let world = Self::new();
@@ -181,6 +192,18 @@ impl World {
         snapshot["files"][name_path] = entry;
         fs::write(&path, serde_json::to_vec(&snapshot).unwrap()).unwrap();
         self.sign_file("snapshot.json", key);
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir(&to).unwrap();
+            copy_folder(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), &to).unwrap();
+        }
     }
 }
 

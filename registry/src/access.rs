@@ -1,13 +1,31 @@
-//! Who may write to the plugins folder: whoever can puts code there that the host runs.
+//! Who may write to a folder: whoever can write to that of the plugins puts code there that the host runs, and whoever can
+//! write to that of what was seen makes a client forget it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{getegid, geteuid};
 
-use super::StoreError;
 use crate::files::FileError;
+
+/// Why a folder is not safe.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// Others may change what is in it.
+    #[error("folder {dir} is not safe: {path} {problem}")]
+    Open {
+        /// The folder.
+        dir: PathBuf,
+        /// It, or one above it.
+        path: PathBuf,
+        /// Who may change it, and what to do.
+        problem: String,
+    },
+    /// It cannot be looked at.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
 
 /// Owner and mode of a folder.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +36,7 @@ struct Access {
 }
 
 /// Checks the folder, and that nobody can put another one in its place.
-pub(super) fn check(dir: &Path) -> Result<(), StoreError> {
+pub(crate) fn check_access(dir: &Path) -> Result<(), AccessError> {
     for path in dir.ancestors() {
         let found = fs::metadata(path).map_err(FileError::on("read", path))?;
         let access = Access { uid: found.uid(), gid: found.gid(), mode: found.mode() };
@@ -28,7 +46,7 @@ pub(super) fn check(dir: &Path) -> Result<(), StoreError> {
             problem_above(access)
         };
         if let Some(problem) = problem {
-            return Err(StoreError::Access { path: path.to_owned(), problem });
+            return Err(AccessError::Open { dir: dir.to_owned(), path: path.to_owned(), problem });
         }
     }
     Ok(())
