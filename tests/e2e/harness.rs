@@ -1,5 +1,7 @@
 //! A host under test, and what it needs around it.
 
+mod process;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+pub use process::{children, descriptors, is_running, resident_kb, threads};
 
 /// Longest time for anything that is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -80,6 +84,7 @@ pub struct Setup {
     models: Vec<PathBuf>,
     config: String,
     args: Vec<String>,
+    program: PathBuf,
 }
 
 impl Setup {
@@ -88,7 +93,14 @@ impl Setup {
         let dir = tempfile::tempdir().expect("temporary folder");
         std::fs::create_dir(dir.path().join("plugins")).expect("plugins folder");
         std::fs::create_dir(dir.path().join("models")).expect("models folder");
-        Self { dir, plugins_dir: None, models: Vec::new(), config: String::new(), args: Vec::new() }
+        Self {
+            dir,
+            plugins_dir: None,
+            models: Vec::new(),
+            config: String::new(),
+            args: Vec::new(),
+            program: host_bin(),
+        }
     }
 
     /// A host with the `echo` plugin and its model `parrot`.
@@ -107,6 +119,12 @@ impl Setup {
             let (plugins, model) = real_model(name)?;
             Some(setup.plugins(&plugins).model_dir(&model))
         })
+    }
+
+    /// Runs another program than the one that was built.
+    pub fn program(mut self, path: &Path) -> Self {
+        path.clone_into(&mut self.program);
+        self
     }
 
     /// Uses another folder of plugins.
@@ -201,7 +219,7 @@ impl Setup {
     pub fn command(&self, subcommand: &[&str]) -> Command {
         let config = self.dir.path().join("pajamas.toml");
         std::fs::write(&config, &self.config).expect("configuration");
-        let mut command = Command::new(host_bin());
+        let mut command = Command::new(&self.program);
         command.args(subcommand).args(&self.args).arg("--config").arg(config);
         command.arg("--plugins").arg(self.plugins_dir.clone().unwrap_or(self.dir.path().join("plugins")));
         command.arg("--models").arg(self.dir.path().join("models"));
@@ -209,6 +227,7 @@ impl Setup {
             command.arg("--models").arg(model);
         }
         command.env("PAJAMAS_CACHE_DIR", self.dir.path().join("cache"));
+        command.env("PAJAMAS_STATE_DIR", self.dir.path().join("state"));
         command.env("PAJAMAS_KEYS_FILE", self.dir.path().join("keys.toml"));
         command.current_dir(self.dir.path());
         command
@@ -454,42 +473,6 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "never happened: {what}");
         tokio::task::yield_now().await;
     }
-}
-
-/// Child processes of a process.
-pub fn children(pid: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
-    tasks
-        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
-        .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
-        .collect()
-}
-
-/// Whether a process exists and is not a zombie.
-pub fn is_running(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
-}
-
-/// Open descriptors of a process.
-pub fn descriptors(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
-}
-
-/// Resident memory of a process.
-pub fn resident_kb(pid: u32) -> u64 {
-    status(pid, "VmRSS:")
-}
-
-/// Threads of a process.
-pub fn threads(pid: u32) -> u64 {
-    status(pid, "Threads:")
-}
-
-fn status(pid: u32, field: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-    let line = text.lines().find_map(|line| line.strip_prefix(field)).expect("field");
-    line.trim().trim_end_matches("kB").trim().parse().expect("number")
 }
 
 fn copy_dir(from: &Path, to: &Path) {

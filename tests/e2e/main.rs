@@ -34,8 +34,12 @@ mod memory;
 mod modalities;
 /// The official `openai` client for Python.
 mod openai_client;
+/// Models from a hub.
+mod pull;
 /// Workers that die or hang under their jobs: streams that go on, poison, quarantine.
 mod recovery;
+/// Plugins from registries: published, installed, tried out, updated, rolled back; selection and its reasons.
+mod registry;
 /// Public names that share their requests among models.
 mod routes;
 /// Queues, fairness, deadlines, overload.

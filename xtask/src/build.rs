@@ -30,6 +30,9 @@ const PLUGINS: &[Crate] = &[
     Crate { name: "system-tts", package: "pajamas-system-tts", companions: &[espeak::place] },
 ];
 
+/// Names of the plugins that build on this platform.
+pub(crate) const PLUGIN_NAMES: [&str; PLUGINS.len()] = [PLUGINS[0].name, PLUGINS[1].name, PLUGINS[2].name];
+
 /// The fixture plugins written in Rust: the folder in `tests/fixtures/plugins/` and the package in it.
 const RUST_FIXTURES: &[Crate] = &[
     Crate { name: "echo", package: "pajamas-fixture-echo", companions: &[] },
@@ -106,8 +109,17 @@ pub(crate) fn run(workspace: &Workspace, args: &BuildArgs) -> Result<()> {
 
 /// Builds what serving needs: the host and all plugins of this platform.
 pub(crate) fn for_serving(workspace: &Workspace, tools: &Tools) -> Result<Built> {
+    host_and_plugins(workspace, tools, "release")
+}
+
+/// Builds what users get: the same in the profile for packages.
+pub(crate) fn for_users(workspace: &Workspace, tools: &Tools) -> Result<Built> {
+    host_and_plugins(workspace, tools, "dist")
+}
+
+fn host_and_plugins(workspace: &Workspace, tools: &Tools, profile: &str) -> Result<Built> {
     let mut cargo = tools.cargo();
-    cargo.args(["build", "--release", "--package", "pajamas-host"]);
+    cargo.args(["build", "--profile", profile, "--package", "pajamas-host"]);
     for plugin in PLUGINS {
         cargo.args(["--package", plugin.package]);
     }
@@ -131,6 +143,11 @@ pub(crate) fn for_tests(workspace: &Workspace, tools: &Tools) -> Result<Built> {
 }
 
 impl Built {
+    /// The folder for what users get, where none is named.
+    pub(crate) fn packages(&self) -> PathBuf {
+        self.fixtures.with_file_name("packages")
+    }
+
     fn new(workspace: &Workspace, tools: &Tools, artifacts: &Artifacts) -> Result<Self> {
         Ok(Self {
             host: artifacts.program("pajamas-host")?,

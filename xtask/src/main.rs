@@ -14,6 +14,7 @@ mod workspace;
 
 mod bench;
 mod build;
+mod dist;
 mod espeak;
 mod foreign_hooks;
 mod hooks;
@@ -50,6 +51,8 @@ enum Command {
     Models(models::ModelsArgs),
     /// Build the host and the plugins of this platform, and put each plugin's library where the host finds it
     Build(build::BuildArgs),
+    /// Make what users get: an archive of the host, and a registry with the plugins
+    Dist(dist::DistArgs),
     /// Compile the hooks to the components that lie beside their sources
     Hooks(hooks::HooksArgs),
     /// Build everything, start the host with a small model, ask it a question and keep serving
@@ -76,6 +79,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Setup(args) => setup::run(&workspace, &args),
         Command::Models(args) => models::run(&workspace, &args),
         Command::Build(args) => build::run(&workspace, &args),
+        Command::Dist(args) => dist::run(&workspace, &args),
         Command::Hooks(args) => hooks::run(&workspace, &args),
         Command::Serve(args) => serve::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::build;
+use crate::dist;
 use crate::foreign_hooks;
 use crate::models;
 use crate::onnxruntime;
@@ -39,6 +40,8 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
     let models = models::ensure_for_tests(workspace, &tools)?;
     tools.venv().install(workspace, &[OPENAI, TRITON[0], TRITON[1]])?;
     let built = build::for_tests(workspace, &tools)?;
+    let packages = built.packages();
+    dist::package(workspace, &built, &packages, None)?;
     for missing in foreign_hooks::build(workspace)?.into_iter().filter_map(Result::err) {
         eprintln!("skipped: {missing:#}");
     }
@@ -47,6 +50,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
         cargo.env("PAJAMAS_TEST_HOST_BIN", &built.host);
         cargo.env("PAJAMAS_TEST_PLUGINS", &built.plugins);
         cargo.env("PAJAMAS_TEST_FIXTURES", &built.fixtures);
+        cargo.env("PAJAMAS_TEST_PACKAGES", &packages);
         cargo.env("PAJAMAS_TEST_ONNXRUNTIME", onnxruntime::library_in(&built.plugins.join("onnx/lib")));
         cargo.env("PAJAMAS_TEST_PYTHON", tools.venv().python());
         cargo.env("PAJAMAS_TEST_FOREIGN_HOOKS", workspace.foreign_hooks());

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use pajamas_plugin_api::ErrorKind;
 use pajamas_plugin_api::manifest::ManifestError;
 use pajamas_registry::package::PackageError;
+use pajamas_registry::source::SourceError;
 use pajamas_registry::{PublishError, RegistryError, StoreError};
 
 use super::exit::Exit;
@@ -18,6 +19,7 @@ use crate::hooks::{HooksError, LoadError};
 use crate::install::InstallError;
 use crate::keys::KeyError;
 use crate::media::MediaError;
+use crate::models::pull::PullError;
 use crate::telemetry::TelemetryError;
 
 /// Why a command did not do what it was asked to.
@@ -53,6 +55,9 @@ pub enum Error {
     /// A key that signs could not be made or read.
     #[error(transparent)]
     SigningKey(#[from] pajamas_registry::KeyError),
+    /// A model was not fetched.
+    #[error(transparent)]
+    Pull(#[from] PullError),
     /// No registry has installed the plugin.
     #[error("plugin {name} is not installed: `pajamas-host plugins list` shows what is")]
     NotInstalled {
@@ -193,6 +198,7 @@ impl Error {
             Self::Package(_) => Exit::BadData,
             Self::Publish(_) | Self::SigningKey(_) => Exit::Failure,
             Self::NotInstalled { .. } => Exit::NoInput,
+            Self::Pull(error) => pull_exit(error),
             Self::Version { .. } => Exit::Usage,
             Self::Host { .. } => Exit::Failure,
             Self::Input(_) | Self::Output(_) | Self::System { .. } => Exit::Io,
@@ -265,6 +271,16 @@ fn install_exit(error: &InstallError) -> Exit {
         InstallError::Registry(_) => Exit::BadData,
         InstallError::Store(_) | InstallError::Executable(_) => Exit::Io,
         InstallError::Gate(_) => Exit::Failure,
+    }
+}
+
+fn pull_exit(error: &PullError) -> Exit {
+    match error {
+        PullError::Reference { .. } => Exit::Usage,
+        PullError::Choose { .. } | PullError::Source(SourceError::Missing { .. }) => Exit::NoInput,
+        PullError::Source(_) | PullError::Private { .. } | PullError::Busy { .. } => Exit::Unavailable,
+        PullError::Answer { .. } | PullError::Content { .. } => Exit::BadData,
+        PullError::Full { .. } | PullError::Occupied { .. } | PullError::File { .. } => Exit::Io,
     }
 }
 

@@ -10,6 +10,7 @@ mod exit;
 mod hooks;
 mod keys;
 mod man;
+mod models_change;
 mod models_inspect;
 mod models_list;
 mod plugins_check;
@@ -152,6 +153,10 @@ enum ModelsCommand {
     List,
     /// Show what a plugin reads in a model's file, without loading it
     Inspect(models_inspect::InspectArgs),
+    /// Fetch a model from a hub
+    Pull(models_change::PullArgs),
+    /// Remove the files of a model
+    Rm(models_change::RemoveArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -259,6 +264,12 @@ impl Configured {
             ConfiguredCommand::Models(ModelsCommand::List) => models_list::run(&config, json)?,
             ConfiguredCommand::Models(ModelsCommand::Inspect(args)) => {
                 models_inspect::run(config, &args, json)?
+            }
+            ConfiguredCommand::Models(ModelsCommand::Pull(args)) => {
+                models_change::pull(&config, &args, json)?
+            }
+            ConfiguredCommand::Models(ModelsCommand::Rm(args)) => {
+                models_change::remove(&config, &args, json)?
             }
         }
         Ok(Exit::Success.into())

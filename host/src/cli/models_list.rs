@@ -27,7 +27,9 @@ fn print<W: Write>(printer: &mut Printer<W>, catalog: &Catalog, json: bool) -> R
         [model.id.clone(), model.format.clone(), bytes(model.size_bytes), list(&model.aliases), path]
     };
     let rows: Vec<_> = catalog.models.iter().map(row).collect();
-    printer.table(["NAME", "FORMAT", "SIZE", "ALIASES", "PATH"], &rows)
+    printer.table(["NAME", "FORMAT", "SIZE", "ALIASES", "PATH"], &rows)?;
+    let total = catalog.models.iter().map(|model| model.size_bytes).sum();
+    printer.line(format_args!("{} models, {}", rows.len(), bytes(total)))
 }
 
 /// What the catalog knows of a model.
@@ -70,7 +72,8 @@ mod tests {
             print(false).lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect::<Vec<_>>(),
             [
                 vec!["NAME", "FORMAT", "SIZE", "ALIASES", "PATH"],
-                vec!["a", "gguf", "3", "B", "b,", "c", &path]
+                vec!["a", "gguf", "3", "B", "b,", "c", &path],
+                vec!["1", "models,", "3", "B"],
             ]
         );
         let document: Value = serde_json::from_str(&print(true)).unwrap();

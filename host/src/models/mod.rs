@@ -5,6 +5,7 @@
 
 mod format;
 mod naming;
+pub mod pull;
 mod scan;
 mod settings;
 

@@ -2,6 +2,7 @@
 //!
 //! `ureq` rather than `reqwest`: one request at a time needs no runtime, and it brings a fifth of the crates.
 
+use std::fmt;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const CERTIFICATES_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Limits for a web server. What exceeds one is an error; a download may go on in another try.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HttpOptions {
     /// Longest time to look up the server's address and to connect, each.
     pub connect_time_max: Duration,
@@ -37,6 +38,8 @@ pub struct HttpOptions {
     pub rate_window: Duration,
     /// Certificates (PEM) of the authorities that the server's is checked against, instead of the well-known ones.
     pub certificates: Option<PathBuf>,
+    /// A secret that opens what the server does not give to everybody. It is not sent to where the server redirects to.
+    pub bearer: Option<String>,
 }
 
 impl Default for HttpOptions {
@@ -48,7 +51,15 @@ impl Default for HttpOptions {
             rate_min_bytes_per_s: 4 * 1024,
             rate_window: Duration::from_secs(30),
             certificates: None,
+            bearer: None,
         }
+    }
+}
+
+impl fmt::Debug for HttpOptions {
+    /// Without the secret.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("HttpOptions").field("rate_window", &self.rate_window).finish_non_exhaustive()
     }
 }
 
@@ -114,6 +125,9 @@ impl HttpSource {
         let mut request = self.agent.get(format!("{}/{}", self.base, failure.path));
         if offset > 0 {
             request = request.header(header::RANGE, format!("bytes={offset}-"));
+        }
+        if let Some(bearer) = &self.options.bearer {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {bearer}"));
         }
         let response = request.config().timeout_global(time_max).build().call();
         let response = response.map_err(|error| failure.broken(error))?;
