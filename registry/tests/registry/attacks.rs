@@ -184,6 +184,7 @@ fn what_has_expired_is_refused() {
     world.repository.renew_keys(&world.signer()).unwrap();
     let error = refused_with(&world, "snapshot.json of registry main expired at 2026-11-30T12:00:00Z");
     assert!(matches!(error, RegistryError::Expired { file: "snapshot.json", .. }));
+    assert!(matches!(registry.refresh(), Err(RegistryError::Expired { file: "snapshot.json", .. })));
     world.repository.sign(&world.signer()).unwrap();
     world.registry().refresh().unwrap();
 }
@@ -287,6 +288,21 @@ fn a_publishers_new_key_has_to_be_signed_over() {
     registry.forget_publisher("acme").unwrap();
     let catalog = registry.refresh().unwrap();
     assert_eq!(newest(&catalog, "echo").key(), thief.public());
+}
+
+#[test]
+fn what_another_process_came_to_trust_meanwhile_counts() {
+    let world = World::with_echo();
+    let (early, late) = (world.registry(), world.registry());
+    let catalog = early.refresh().unwrap();
+    let release = newest(&catalog, "echo");
+    let other = SecretKey::generate(&world.path("other")).unwrap();
+    world.repository.change_publisher("acme", other.public(), None, &world.signer()).unwrap();
+    world.repository.resign("acme", &other).unwrap();
+    world.repository.sign(&world.signer()).unwrap();
+    let newer = late.refresh().unwrap();
+    newer.fetch(&newest(&newer, "echo"), &mut |_| {}).unwrap();
+    assert!(matches!(catalog.fetch(&release, &mut |_| {}), Err(RegistryError::PublisherChanged { .. })));
 }
 
 #[test]

@@ -145,6 +145,24 @@ fn a_damaged_version_is_repaired_by_installing_it_again() {
 }
 
 #[test]
+fn what_interrupted_changes_left_is_swept() {
+    let world = World::with_echo();
+    let store = world.store();
+    install(&world.registry(), &store, "echo", "1.0.0");
+    let before = paths(&world.path("plugins"));
+    let version = store.installed().unwrap().plugins.remove(0).dir;
+    let left = [
+        world.path("plugins/.draft-a"),
+        world.path("plugins/echo/.draft-b"),
+        version.join(".draft-c"),
+        world.path("plugins/.staging-d/lib/x"),
+    ];
+    left.iter().for_each(|path| put(path, "left"));
+    assert_eq!(store.lock(Duration::ZERO).unwrap().sweep().unwrap().len(), left.len());
+    assert_eq!(paths(&world.path("plugins")), before);
+}
+
+#[test]
 fn folders_of_ones_own_are_listed_and_left_alone() {
     let world = World::with_echo();
     let (registry, store) = (world.registry(), world.store());
