@@ -14,11 +14,13 @@ const WRONG: &str = "00000000000000000000000000000000000000000000000000000000000
 const WEIGHTS: &[u8] = b"polly wants a cracker";
 const WEIGHTS_SHA256: &str = "7def984e409496c4d4fdb05359986b1547b77f0da0ad2b50a8c2b52288b9621e";
 
+/// A request: path, range, whether a token came along.
+type Seen = (String, Option<String>, bool);
+
 /// A hub with the repositories `wren/parrot` (a folder), `wren/single`, `wren/many`, `wren/liar` and `wren/secret`.
 struct Hub {
     url: String,
-    /// The requests: path, range, whether a token came along.
-    seen: Arc<Mutex<Vec<(String, Option<String>, bool)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Hub {
@@ -35,7 +37,7 @@ impl Hub {
         Self { url, seen }
     }
 
-    fn requests(&self) -> Vec<(String, Option<String>, bool)> {
+    fn requests(&self) -> Vec<Seen> {
         std::mem::take(&mut self.seen.lock().expect("log"))
     }
 }
@@ -71,7 +73,7 @@ fn content(path: &str) -> Option<Vec<u8>> {
     Some(answer.to_string().into_bytes())
 }
 
-fn answer(mut stream: TcpStream, log: &Mutex<Vec<(String, Option<String>, bool)>>) {
+fn answer(mut stream: TcpStream, log: &Mutex<Vec<Seen>>) {
     let mut lines = BufReader::new(stream.try_clone().expect("clone")).lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();

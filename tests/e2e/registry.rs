@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use crate::harness::{Setup, eventually};
 use publisher::Publisher;
 
+/// A change of a manifest.
+type Edit = fn(String) -> String;
+
 /// A machine that knows the publisher's registry.
 fn client(publisher: &Publisher) -> Setup {
     Setup::new().config(&publisher.client_config()).model("polly.parrot", "")
@@ -68,7 +71,7 @@ fn a_bad_version_does_not_become_active() {
     let client = client(&publisher);
     assert_eq!(client.run(&["plugins", "install", "parrot"]).code, Some(0));
     // What is wrong, the gate that finds it, and a word of the reason.
-    let table: [(&str, fn(String) -> String, &str, &str); 4] = [
+    let table: [(&str, Edit, &str, &str); 4] = [
         ("0.2.0", |manifest| manifest.replace("abi = \">=1.0, <2\"", "abi = \">=7\""), "constraints", "ABI"),
         ("0.3.0", |manifest| manifest + "\n[accel]\napi = \"cuda\"\n", "constraints", "an NVIDIA GPU"),
         (

@@ -269,7 +269,7 @@ fn install_exit(error: &InstallError) -> Exit {
         }
         InstallError::Registry(RegistryError::Source(_)) | InstallError::Unfit { .. } => Exit::Unavailable,
         InstallError::Registry(_) => Exit::BadData,
-        InstallError::Store(_) | InstallError::Executable(_) => Exit::Io,
+        InstallError::Store(_) | InstallError::Pointer(_) | InstallError::Executable(_) => Exit::Io,
         InstallError::Gate(_) => Exit::Failure,
     }
 }

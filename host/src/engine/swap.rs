@@ -20,6 +20,7 @@ use super::memory;
 use super::pool::PluginSlot;
 use super::self_test::{self, SelfTestError};
 use super::version::PluginVersion;
+use crate::install::keep_active;
 use crate::metrics::METRICS;
 use crate::models::ModelSpec;
 use crate::plugins::discover::{self, FoundPlugin, VersionError};
@@ -246,11 +247,24 @@ pub(super) async fn swap(
     METRICS.swapped(name, if replaced.is_ok() { "done" } else { "refused" });
     let (old, report) = replaced?;
     let new = slot.current();
-    if let Err(error) = discover::activate(&new.found.dir) {
-        tracing::warn!(plugin = name, "the swap holds until the next start only: {error}");
-    }
+    keep(shared, &new).await;
     tokio::spawn(watch(Arc::clone(shared), name.to_owned(), new, old));
     Ok(report)
+}
+
+/// Lets the next start find the version that serves now.
+async fn keep(shared: &Shared, version: &PluginVersion) {
+    let (plugins_dir, dir) = (shared.plugins_dir.clone(), version.found.dir.clone());
+    let kept = tokio::task::spawn_blocking(move || keep_active(&plugins_dir, &dir)).await;
+    let plugin = version.name();
+    match kept {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let error = crate::error_chain(&error);
+            tracing::warn!(plugin, "version {} holds until the next start only: {error}", version.number());
+        }
+        Err(error) => tracing::error!(plugin, "the version that serves was not remembered: {error}"),
+    }
 }
 
 /// A swap on its way.
@@ -446,9 +460,7 @@ async fn watch(shared: Arc<Shared>, name: String, new: Arc<PluginVersion>, old: 
     match replace(&shared, slot, old.found.clone(), &request).await {
         Ok(_) => {
             METRICS.swapped(&name, "rolled_back");
-            if let Err(error) = discover::activate(&old.found.dir) {
-                tracing::warn!(plugin = name, "the old version holds until the next start only: {error}");
-            }
+            keep(&shared, &old).await;
         }
         Err(error) => tracing::error!(plugin = name, "the roll-back failed: {}", crate::error_chain(&error)),
     }

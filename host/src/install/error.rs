@@ -61,6 +61,9 @@ pub enum InstallError {
     /// It did not pass a gate.
     #[error("{}", .0.problem())]
     Gate(GateReport),
+    /// The file that says which version is active cannot be replaced.
+    #[error("cannot write which version is active")]
+    Pointer(#[source] std::io::Error),
     /// This program's own file, which runs the gates, is not found.
     #[error("cannot find this program's own file, which tries plugins out")]
     Executable(#[source] std::io::Error),

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use pajamas_plugin_api::Manifest;
 use pajamas_registry::source::{FolderSource, HttpOptions, HttpSource, Source};
-use pajamas_registry::{Catalog, LockedStore, Registry, RegistryConfig, Release, Step, Store, System};
+use pajamas_registry::{
+    Catalog, Installed, LockedStore, Origin, Registry, RegistryConfig, Release, Step, Store, System,
+};
 use semver::VersionReq;
 
 pub use choose::{Choice, choose, recommend};
@@ -24,6 +26,7 @@ pub use permissions::{granted_to, list as list_permissions};
 
 use crate::config::Config;
 use crate::hardware::Hardware;
+use crate::plugins::discover;
 use gates::Gates;
 
 /// How long another installation in the same plugins folder is waited for.
@@ -176,6 +179,21 @@ impl<'a> Installer<'a> {
     pub fn remove(&self, name: &str) -> Result<(), InstallError> {
         Ok(self.store.lock(LOCK_WAIT)?.remove(name)?)
     }
+}
+
+/// Lets the next start find the version in `dir`, which serves now. Where a registry installed it, the one before becomes the
+/// one that a roll-back goes to.
+///
+/// # Errors
+/// The plugins folder cannot be changed.
+pub fn keep_active(plugins_dir: &Path, dir: &Path) -> Result<(), InstallError> {
+    let installed = Installed::read(dir)?;
+    let folder = dir.file_name().and_then(|name| name.to_str());
+    let (Origin::Signed { .. }, Some(folder)) = (&installed.origin, folder) else {
+        return discover::activate(dir).map_err(InstallError::Pointer);
+    };
+    let store = Store::open(plugins_dir, System::default())?;
+    Ok(store.lock(LOCK_WAIT)?.choose(&installed.manifest.name, folder)?)
 }
 
 /// Versions that are neither active nor previous are not needed any more; that they stay is no reason to fail.

@@ -25,6 +25,15 @@ impl LockedStore<'_> {
         self.switch(&staged.manifest.name, &staged.folder, Some(granted), progress)
     }
 
+    /// Makes a version that is there the active one, with what was granted to it before. The one that was active until now is
+    /// the previous one then.
+    ///
+    /// # Errors
+    /// No registry installed such a version, or a file cannot be written; then the active version is the one that it was.
+    pub fn choose(&self, name: &str, folder: &str) -> Result<(), StoreError> {
+        self.switch(name, folder, None, &mut |_| {})
+    }
+
     /// Makes the previous version the active one again, with what was granted to it, and the active one the previous one.
     /// The folder of the version that is active then.
     ///
