@@ -23,7 +23,7 @@ pub(super) struct InstallArgs {
         required_unless_present = "recommended",
         conflicts_with = "recommended"
     )]
-    plugins: Vec<String>,
+    names: Vec<String>,
     /// Everything that this machine's hardware can use
     #[arg(long)]
     recommended: bool,
@@ -38,7 +38,7 @@ pub(super) struct InstallArgs {
 pub(super) struct UpdateArgs {
     /// The plugins [default: all that a registry installed]
     #[arg(value_name = "NAME")]
-    plugins: Vec<String>,
+    names: Vec<String>,
     #[command(flatten)]
     how: HowArgs,
 }
@@ -80,7 +80,7 @@ pub(super) fn install(config: &Config, args: &InstallArgs, json: bool) -> Result
     let plans = if args.recommended {
         recommended(&mut printer, &catalogs, &hardware, json)?
     } else {
-        let wanted = args.plugins.iter().map(|plugin| wanted(plugin, args)).collect::<Result<Vec<_>, _>>()?;
+        let wanted = args.names.iter().map(|plugin| wanted(plugin, args)).collect::<Result<Vec<_>, _>>()?;
         wanted.iter().map(|wanted| plan(&installer, &catalogs, wanted)).collect::<Result<Vec<_>, _>>()?
     };
     carry_out(&mut printer, &installer, plans, &args.how, json)
@@ -95,7 +95,7 @@ pub(super) fn update(config: &Config, args: &UpdateArgs, json: bool) -> Result<(
     let installed = installer.store().installed().map_err(InstallError::from)?.plugins;
     let active: Vec<&Installed> = installed.iter().filter(|plugin| plugin.is_active).collect();
     if let Some(name) =
-        args.plugins.iter().find(|name| !active.iter().any(|plugin| plugin.manifest.name == **name))
+        args.names.iter().find(|name| !active.iter().any(|plugin| plugin.manifest.name == **name))
     {
         return Err(Error::NotInstalled { name: name.clone() });
     }
@@ -104,7 +104,7 @@ pub(super) fn update(config: &Config, args: &UpdateArgs, json: bool) -> Result<(
     for plugin in active {
         let Origin::Signed { registry, .. } = &plugin.origin else { continue };
         let manifest = &plugin.manifest;
-        let is_wanted = args.plugins.is_empty() || args.plugins.contains(&manifest.name);
+        let is_wanted = args.names.is_empty() || args.names.contains(&manifest.name);
         if !is_wanted || args.how.registry.as_ref().is_some_and(|only| only != registry) {
             continue;
         }
