@@ -43,10 +43,6 @@ impl Instance {
         }
     }
 
-    pub(super) fn store(&self) -> &Store<State> {
-        &self.store
-    }
-
     /// The functions that the hook exports.
     pub(super) fn functions(&self) -> impl Iterator<Item = Function> {
         self.hook.functions()
