@@ -43,6 +43,11 @@ impl Instance {
         }
     }
 
+    /// What its memory has grown to.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.store.data().memory_bytes()
+    }
+
     /// The functions that the hook exports.
     pub(super) fn functions(&self) -> impl Iterator<Item = Function> {
         self.hook.functions()
