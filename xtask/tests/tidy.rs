@@ -23,12 +23,7 @@ const UNSAFE_FILES: &[&str] = &[
     "plugin-api/tests/properties.rs",
     "plugins/gguf/src/ffi",
     // What wit-bindgen generates, between a hook and the host.
-    "plugins/hooks/auto-orient-resize/src/bindings.rs",
-    "plugins/hooks/letterbox/src/bindings.rs",
-    "plugins/hooks/prompt-guard/src/bindings.rs",
-    "plugins/hooks/redact/src/bindings.rs",
-    "plugins/hooks/system-prompt/src/bindings.rs",
-    "plugins/hooks/trim-silence/src/bindings.rs",
+    "plugins/hooks/common/src/hook.rs",
     "plugins/pipelines/src/espeak/ffi.rs",
     "tests/fixtures/hooks/rogue/src/bindings.rs",
     // The suite plays a host that does not trust the plugin, beneath the safe face.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Span;
 
@@ -15,13 +16,29 @@ use super::value::{CallContext, Message, NamedTensor, Picture, Placement, Sound,
 use crate::config::{HookPhase, OnError};
 use crate::metrics::METRICS;
 
+/// Memory of an instance from which on it is ended on another thread: cleaning the memory takes as long as copying it, and
+/// the thread that drops a chain has an answer to give.
+const LARGE_BYTES: usize = 4 * 1024 * 1024;
+
 /// The hooks of one request. Dropping it ends their instances.
 #[derive(Default)]
 pub struct HookChain {
     links: Vec<Link>,
     context: Arc<CallContext>,
     /// Keeps the places of the instances.
-    _places: Option<OwnedSemaphorePermit>,
+    places: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for HookChain {
+    fn drop(&mut self) {
+        if self.links.iter().any(Link::is_large)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let (links, places) = (std::mem::take(&mut self.links), self.places.take());
+            // In this order: the places are free when the instances have ended.
+            runtime.spawn_blocking(move || drop((links, places)));
+        }
+    }
 }
 
 /// A hook that applies to the request.
@@ -46,6 +63,10 @@ impl Link {
     fn applies(&self, function: Function, phase: HookPhase) -> bool {
         self.phases.contains(&phase) && self.hook.function(function).is_some()
     }
+
+    fn is_large(&self) -> bool {
+        matches!(&self.state, LinkState::Running(instance) if instance.memory_bytes() >= LARGE_BYTES)
+    }
 }
 
 impl HookChain {
@@ -63,7 +84,7 @@ impl HookChain {
         let places = Arc::clone(&runtime.instances).acquire_many_owned(count);
         let places = tokio::time::timeout(INSTANCE_TIMEOUT, places).await;
         let Ok(Ok(places)) = places else { return Err(HookError::Busy) };
-        Ok(Self { links, context: Arc::new(context), _places: Some(places) })
+        Ok(Self { links, context: Arc::new(context), places: Some(places) })
     }
 
     /// Whether a hook sees the text of requests.

@@ -43,8 +43,9 @@ impl Instance {
         }
     }
 
-    pub(super) fn store(&self) -> &Store<State> {
-        &self.store
+    /// What its memory has grown to.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.store.data().memory_bytes()
     }
 
     /// The functions that the hook exports.

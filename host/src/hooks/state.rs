@@ -94,6 +94,10 @@ impl State {
         self.limits
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.own_bytes
+    }
+
     pub(super) fn config(&self) -> &str {
         &self.config
     }

@@ -1,9 +1,8 @@
 //! Version 0.1 of the WIT package `pajamas:hook`: its types as they cross the border, and its functions in the host's
-//! terms. Bulk data is lent on the way in and read in place on the way out.
+//! terms. Bulk data is lent on the way in and copied once on the way out: when a call is over, the guest has freed it.
 
 use pajamas_plugin_api::{Dtype, shape_bytes};
-use wasmtime::component::{ComponentType, Lift, Linker, Lower, WasmList};
-use wasmtime::{AsContext as _, Store};
+use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 
 use super::error::Fault;
 use super::instance::Instance;
@@ -221,7 +220,7 @@ impl<'a> From<&'a value::Picture> for PictureIn<'a> {
 struct PictureOut {
     width: u32,
     height: u32,
-    pixels: WasmList<u8>,
+    pixels: Vec<u8>,
 }
 
 #[derive(ComponentType, Lift)]
@@ -268,7 +267,6 @@ pub(super) fn image_input(
         ImageVerdict::Change(change) => change,
     };
     let PictureOut { width, height, pixels } = change.picture;
-    let pixels = bytes(instance.store(), &pixels)?;
     let expected = u64::from(width) * u64::from(height) * 3;
     if expected == 0 || pixels.len() as u64 != expected {
         return Err(Fault::Malformed(format!(
@@ -281,7 +279,7 @@ pub(super) fn image_input(
     if placement.is_some_and(|placement| !placement.is_finite()) {
         return Err(Fault::Malformed("a placement with a number that is not finite".to_owned()));
     }
-    Ok(Verdict::Change((value::Picture { width, height, pixels: pixels.to_vec() }, placement)))
+    Ok(Verdict::Change((value::Picture { width, height, pixels }, placement)))
 }
 
 #[derive(ComponentType, Lower, Clone, Copy)]
@@ -297,7 +295,7 @@ struct SoundIn<'a> {
 struct SoundOut {
     #[component(name = "sample-rate-hz")]
     sample_rate_hz: u32,
-    samples: WasmList<u8>,
+    samples: Vec<u8>,
 }
 
 #[derive(ComponentType, Lift)]
@@ -335,7 +333,7 @@ pub(super) fn audio_input(
         AudioVerdict::Reject(message) => return Ok(Verdict::Reject(message)),
         AudioVerdict::Change(change) => change,
     };
-    let (samples, rest) = bytes(instance.store(), &change.sound.samples)?.as_chunks::<4>();
+    let (samples, rest) = change.sound.samples.as_chunks::<4>();
     let rate = change.sound.sample_rate_hz;
     if rate != sound.sample_rate_hz {
         let problem = format!("sound of {rate} Hz instead of {}", sound.sample_rate_hz);
@@ -426,7 +424,7 @@ struct TensorOut {
     name: String,
     dtype: DtypeOut,
     shape: Vec<u64>,
-    data: WasmList<u8>,
+    data: Vec<u8>,
 }
 
 #[derive(ComponentType, Lift)]
@@ -463,35 +461,19 @@ pub(super) fn tensor_convert(
         TensorVerdict::Reject(message) => return Ok(Verdict::Reject(message)),
         TensorVerdict::Tensors(tensors) => tensors,
     };
-    let mut left = instance.store().data().limits().output_bytes;
-    let tensors = tensors.into_iter().map(|tensor| {
-        let data = bytes(instance.store(), &tensor.data)?;
-        // Each tensor may be the same bytes of the guest's memory.
-        left = left
-            .checked_sub(data.len())
-            .ok_or(Fault::Output(instance.store().data().limits().output_bytes))?;
-        checked_tensor(tensor.name, tensor.dtype.into(), &tensor.shape, data)
-    });
-    Ok(Verdict::Change(tensors.collect::<Result<_, _>>()?))
+    Ok(Verdict::Change(tensors.into_iter().map(checked_tensor).collect::<Result<_, _>>()?))
 }
 
-fn checked_tensor(name: String, dtype: Dtype, shape: &[u64], data: &[u8]) -> Result<NamedTensor, Fault> {
+fn checked_tensor(tensor: TensorOut) -> Result<NamedTensor, Fault> {
+    let TensorOut { name, dtype, shape, data } = tensor;
+    let dtype = dtype.into();
     let dimensions: Option<Vec<i64>> = shape.iter().map(|&dimension| i64::try_from(dimension).ok()).collect();
     let expected = dimensions.as_ref().and_then(|shape| shape_bytes(dtype, shape));
     match dimensions {
-        Some(shape) if expected == Some(data.len()) => {
-            Ok(NamedTensor { name, dtype, shape, data: data.to_vec() })
-        }
+        Some(shape) if expected == Some(data.len()) => Ok(NamedTensor { name, dtype, shape, data }),
         _ => Err(Fault::Malformed(format!(
             "the tensor {name:?} of shape {shape:?} and type {dtype:?} has {} bytes",
             data.len()
         ))),
     }
-}
-
-/// A list in the guest's memory, as long as the operator allows.
-fn bytes<'a>(store: &'a Store<State>, list: &WasmList<u8>) -> Result<&'a [u8], Fault> {
-    let bytes = list.as_le_slice(store.as_context());
-    let max = store.data().limits().output_bytes;
-    if bytes.len() > max { Err(Fault::Output(max)) } else { Ok(bytes) }
 }

@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 const PACKAGES: [&str; 3] = ["rustc-web", "libstd-rust-web-dev", "rust-web-src"];
 /// What is needed of their dependencies; the names have versions at their ends.
 const LIBRARIES: [&str; 2] = ["libstd-rust-web-", "libllvm"];
-/// Says that a folder is complete; written last.
+/// Says that a folder is complete and its compiler new enough; written last.
 const STAMP: &str = ".complete";
 
 pub(super) enum Toolchain {
@@ -41,10 +41,20 @@ impl Toolchain {
         let Some(linker) = find_linker(&sysroot)?.filter(|_| is_debian) else { return Ok(None) };
         let _lock = workspace.lock_cache()?;
         let folder = workspace.hooks().join("rust");
-        if !folder.join(STAMP).is_file() {
+        let is_new = !folder.join(STAMP).is_file();
+        if is_new {
             unpack(&folder).context("could not get a compiler for WebAssembly from Debian's packages")?;
         }
-        Ok(Some(Self::Unpacked { folder, linker }))
+        let unpacked = Self::Unpacked { folder: folder.clone(), linker };
+        if is_new {
+            let (version, needed) = (unpacked.version()?, env!("CARGO_PKG_RUST_VERSION"));
+            if !is_at_least(&version, needed) {
+                bail!("Debian's packages have {version}, and {needed} is needed; `apt-get update` may help");
+            }
+            fs::write(folder.join(STAMP), "")
+                .with_context(|| format!("could not write into {}", folder.display()))?;
+        }
+        Ok(Some(unpacked))
     }
 
     /// Makes a cargo command use it.
@@ -113,8 +123,14 @@ fn unpack(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(&downloads)? {
         process::run(Command::new("dpkg").arg("-x").arg(entry?.path()).arg(folder))?;
     }
-    files::remove_folder(&downloads)?;
-    fs::write(folder.join(STAMP), "").with_context(|| format!("could not write into {}", folder.display()))
+    files::remove_folder(&downloads)
+}
+
+/// Whether a compiler that calls itself `rustc 1.2.3 (…)` is as new as `1.2`.
+fn is_at_least(version: &str, needed: &str) -> bool {
+    let numbers =
+        |text: &str| -> Vec<u32> { text.split('.').map_while(|number| number.parse().ok()).collect() };
+    version.split(' ').nth(1).is_some_and(|version| numbers(version) >= numbers(needed))
 }
 
 /// Which of [`LIBRARIES`] a package depends on.
@@ -140,5 +156,13 @@ mod tests {
         let listed =
             "libstd-rust-web-1.96\n  Depends: libc6\n |Depends: gcc\n  Depends: libllvm22\n  Depends: <x>\n";
         assert_eq!(needed_in(listed), ["libllvm22"]);
+    }
+
+    #[test]
+    fn versions_compare_by_their_numbers() {
+        assert!(is_at_least("rustc 1.96.0 (ac68faa20 2026-05-25)", "1.95"));
+        assert!(is_at_least("rustc 1.100.0", "1.95"));
+        assert!(!is_at_least("rustc 1.85.0 (4d91de4e4 2025-02-17)", "1.95"));
+        assert!(!is_at_least("rustc", "1.95"));
     }
 }

@@ -138,6 +138,8 @@ fn generate(request: &Request, job: &Job) -> Result<(Finish, Usage), Error> {
     // Tokens that a worker has sent before it died: the answer goes on behind them.
     let done = params.resume.len() as u32;
     let mut usage = Usage { prompt_tokens, cached_tokens: 0, completion_tokens: done };
+    // The host counts the prompt before the first token comes.
+    job.push(&Event::Usage(usage));
     for index in done..total {
         let word = words[index as usize % words.len()];
         let token = Event::Token { token: index, text: word.as_bytes(), logprob: 0.0, top: &[] };

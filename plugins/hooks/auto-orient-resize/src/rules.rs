@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use hook_common::config::Fields;
-use hook_common::picture::{Bilinear, Rgb, shrink};
+use hook_common::picture::{Rgb, scale, shrink};
 
 /// A longer side is not to be expected.
 const SIDE_MAX: u32 = 65_535;
@@ -94,7 +94,7 @@ impl Rules {
         let shrunk = match self.filter {
             _ if (width, height) == (old_width, old_height) => Cow::Borrowed(picture.pixels()),
             Filter::Area => Cow::Owned(shrink(picture, width, height)),
-            Filter::Bilinear => Cow::Owned(bilinear(picture, width, height)),
+            Filter::Bilinear => Cow::Owned(scale(picture, width, height)),
         };
         let pixels = if is_turned { turned(&shrunk, width, height) } else { shrunk.into_owned() };
         let (new_width, new_height) = if is_turned { (height, width) } else { (width, height) };
@@ -135,16 +135,6 @@ impl Changed {
             ([across, 0.0, 0.0], [0.0, down, 0.0])
         }
     }
-}
-
-fn bilinear(picture: Rgb, width: usize, height: usize) -> Vec<u8> {
-    let mut bilinear = Bilinear::new(picture, width, height);
-    let mut pixels = Vec::with_capacity(width * height * 3);
-    for y in 0..height {
-        let byte = |value: u32| ((value + Bilinear::UNIT / 2) / Bilinear::UNIT) as u8;
-        bilinear.row(y).for_each(|pixel| pixels.extend(pixel.map(byte)));
-    }
-    pixels
 }
 
 /// By a quarter, clockwise: the rows of the result are the columns of the picture, read from the bottom.

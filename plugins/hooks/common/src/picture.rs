@@ -5,9 +5,11 @@
 
 mod area;
 mod bilinear;
+mod channel;
 
 pub use area::shrink;
-pub use bilinear::Bilinear;
+pub use bilinear::scale;
+pub use channel::channel;
 
 /// A picture that somebody else keeps.
 #[derive(Clone, Copy)]
@@ -18,12 +20,16 @@ pub struct Rgb<'a> {
 }
 
 impl<'a> Rgb<'a> {
-    /// Takes a picture apart; `None` when its size and its bytes do not fit.
-    #[must_use]
-    pub fn new(width: u32, height: u32, pixels: &'a [u8]) -> Option<Self> {
-        let (width, height) = (usize::try_from(width).ok()?, usize::try_from(height).ok()?);
-        let len = width.checked_mul(height)?.checked_mul(3)?;
-        (len > 0 && len == pixels.len()).then_some(Self { width, height, pixels })
+    /// Takes a picture apart.
+    ///
+    /// # Errors
+    /// When its size and its bytes do not fit.
+    pub fn new(width: u32, height: u32, pixels: &'a [u8]) -> Result<Self, String> {
+        let len = u64::from(width) * u64::from(height);
+        if len == 0 || len.checked_mul(3) != Some(pixels.len() as u64) {
+            return Err("the picture has another size than it says".to_owned());
+        }
+        Ok(Self { width: width as usize, height: height as usize, pixels })
     }
 
     /// In pixels.

@@ -1,7 +1,7 @@
 //! The tensor that an operator wants.
 
 use hook_common::config::Fields;
-use hook_common::picture::{Bilinear, Rgb};
+use hook_common::picture::{Rgb, scale};
 
 use crate::canvas::{Canvas, Layout};
 
@@ -95,46 +95,56 @@ impl Rules {
         }
     }
 
-    /// The tensor's bytes.
-    #[must_use]
-    pub fn tensor(&self, picture: Rgb) -> Vec<u8> {
-        let unit = Bilinear::UNIT as f32;
-        let factor = self.factor.map(|factor| factor / unit);
-        let float = |channel: usize, value: u32| value as f32 * factor[channel] + self.offset[channel];
-        match self.element {
-            Element::F32 => self.draw(picture, |channel, value| float(channel, value).to_le_bytes()),
-            Element::F16 => {
-                self.draw(picture, |channel, value| half::f16::from_f32(float(channel, value)).to_le_bytes())
-            }
-            Element::U8 => {
-                self.draw(picture, |_, value| [((value + Bilinear::UNIT / 2) / Bilinear::UNIT) as u8])
-            }
-        }
+    /// The tensor's bytes: the picture in the middle, as large as it fits.
+    ///
+    /// # Errors
+    /// When the picture's size and its bytes do not fit.
+    pub fn tensor(&self, width: u32, height: u32, pixels: Vec<u8>) -> Result<Vec<u8>, String> {
+        let picture = Rgb::new(width, height, &pixels)?;
+        let factor =
+            (f64::from(self.width) / f64::from(width)).min(f64::from(self.height) / f64::from(height));
+        let side = |old: u32, max: u32| ((f64::from(old) * factor).round() as u32).clamp(1, max) as usize;
+        let (drawn_width, drawn_height) = (side(width, self.width), side(height, self.height));
+        // The picture is gone before the tensor is made, so that the tensor takes its memory: new memory costs more.
+        let pixels = if (drawn_width, drawn_height) == (picture.width(), picture.height()) {
+            pixels
+        } else {
+            let scaled = scale(picture, drawn_width, drawn_height);
+            drop(pixels);
+            scaled
+        };
+        let (width, height) = (self.width as usize, self.height as usize);
+        Ok(self.elements(&Canvas {
+            pixels,
+            drawn_width,
+            left: (width - drawn_width) / 2,
+            top: (height - drawn_height) / 2,
+            width,
+            height,
+            pad: self.pad,
+        }))
     }
 
-    /// Draws the picture into the middle, as large as it fits.
-    fn draw<const N: usize>(&self, picture: Rgb, encode: impl Fn(usize, u32) -> [u8; N]) -> Vec<u8> {
-        let (width, height) = (self.width as usize, self.height as usize);
-        let scale = (f64::from(self.width) / picture.width() as f64)
-            .min(f64::from(self.height) / picture.height() as f64);
-        let side = |old: usize, max: usize| ((old as f64 * scale).round() as usize).clamp(1, max);
-        let (drawn_width, drawn_height) = (side(picture.width(), width), side(picture.height(), height));
-        let (left, top) = ((width - drawn_width) / 2, (height - drawn_height) / 2);
-
-        let widened = |value: u8| u32::from(value) * Bilinear::UNIT;
-        let pad = std::array::from_fn(|channel| encode(channel, widened(self.pad[channel])));
-        let mut canvas = Canvas::new(self.layout, width, height, pad);
-        if (drawn_width, drawn_height) == (picture.width(), picture.height()) {
-            for y in 0..drawn_height {
-                let (pixels, _) = picture.row(y).as_chunks::<3>();
-                canvas.put(top + y, left, pixels.iter().map(|pixel| pixel.map(widened)), &encode);
+    fn elements(&self, canvas: &Canvas) -> Vec<u8> {
+        let floats = [0, 1, 2].map(|channel| {
+            let (factor, offset) = (self.factor[channel], self.offset[channel]);
+            move |value: u8| f32::from(value) * factor + offset
+        });
+        match self.element {
+            Element::F32 => {
+                let encoders = floats.map(|float| move |value: u8| float(value).to_le_bytes());
+                canvas.elements(self.layout, encoders)
             }
-        } else {
-            let mut bilinear = Bilinear::new(picture, drawn_width, drawn_height);
-            for y in 0..drawn_height {
-                canvas.put(top + y, left, bilinear.row(y), &encode);
+            Element::F16 => {
+                // There are 256 of them, and making one takes some steps.
+                let tables = floats.map(|float| {
+                    std::array::from_fn::<_, 256, _>(|value| {
+                        half::f16::from_f32(float(value as u8)).to_le_bytes()
+                    })
+                });
+                canvas.elements(self.layout, tables.map(|table| move |value: u8| table[usize::from(value)]))
             }
+            Element::U8 => canvas.elements(self.layout, [|value| [value]; 3]),
         }
-        canvas.into_bytes()
     }
 }

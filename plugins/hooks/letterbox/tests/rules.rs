@@ -1,12 +1,11 @@
 //! The tensors that come of pictures.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
 
-use hook_common::picture::Rgb;
 use hook_letterbox::Rules;
 use proptest::prelude::*;
 
 fn bytes(json: &str, width: u32, height: u32, pixels: &[u8]) -> Vec<u8> {
-    Rules::parse(json).unwrap().tensor(Rgb::new(width, height, pixels).unwrap())
+    Rules::parse(json).unwrap().tensor(width, height, pixels.to_vec()).unwrap()
 }
 
 fn floats(json: &str, width: u32, height: u32, pixels: &[u8]) -> Vec<f32> {

@@ -1,49 +1,33 @@
 //! Takes addresses, numbers and keys out of what goes into a model and what comes out of it.
 
-mod bindings;
 mod kinds;
 mod redactor;
 mod rules;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use bindings::exports::pajamas::hook::info::{Description, Guest as Info};
-use bindings::exports::pajamas::hook::text::{Context, Guest as Text, Message, Piece, Verdict};
-use bindings::pajamas::hook::config;
+use bindings::exports::pajamas::hook::text::{Context, Guest, Message, Piece, Verdict};
 
 pub use kinds::Kind;
 pub use redactor::{Redactor, redact};
 pub use rules::{HELD_BYTES_MAX, Rules};
 
-/// The hook.
-pub struct Hook;
-
-fn rules() -> &'static Result<Rules, String> {
-    static RULES: OnceLock<Result<Rules, String>> = OnceLock::new();
-    RULES.get_or_init(|| Rules::parse(&config::get()))
+hook_common::hook! {
+    world: "text-hook",
+    name: "redact",
+    summary: "Takes addresses, numbers and keys out of prompts and answers."
 }
 
 /// The texts that this request's answers are, by number.
 static ANSWERS: Mutex<BTreeMap<u32, Redactor>> = Mutex::new(BTreeMap::new());
 
-impl Info for Hook {
-    fn describe() -> Result<Description, String> {
-        rules().as_ref().map_err(String::clone)?;
-        Ok(Description {
-            name: "redact".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            summary: "Takes addresses, numbers and keys out of prompts and answers.".to_owned(),
-        })
-    }
-}
-
-impl Text for Hook {
+impl Guest for Hook {
     fn input(_: Context, mut messages: Vec<Message>) -> Verdict {
         let rules = match rules() {
             Ok(rules) if rules.in_input() => rules,
             Ok(_) => return Verdict::Pass,
-            Err(error) => return Verdict::Reject(error.clone()),
+            Err(error) => return Verdict::Reject(error),
         };
         let mut is_changed = false;
         for message in &mut messages {
@@ -58,7 +42,7 @@ impl Text for Hook {
         let rules = match rules() {
             Ok(rules) if rules.in_output() => rules,
             Ok(_) => return Piece::Pass,
-            Err(error) => return Piece::Reject(error.clone()),
+            Err(error) => return Piece::Reject(error),
         };
         let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
         let out = answers.entry(answer).or_default().push(rules, &text, last);

@@ -1,40 +1,22 @@
 //! Gives chats a system message.
 
-mod bindings;
 mod rules;
 
-use std::sync::OnceLock;
-
-use bindings::exports::pajamas::hook::info::{Description, Guest as Info};
-use bindings::exports::pajamas::hook::text::{self, Context, Guest as Text, Piece, Verdict};
-use bindings::pajamas::hook::config;
+use bindings::exports::pajamas::hook::text::{self, Context, Guest, Piece, Verdict};
 
 pub use rules::{Message, Rules};
 
-/// The hook.
-pub struct Hook;
-
-fn rules() -> &'static Result<Rules, String> {
-    static RULES: OnceLock<Result<Rules, String>> = OnceLock::new();
-    RULES.get_or_init(|| Rules::parse(&config::get()))
+hook_common::hook! {
+    world: "text-hook",
+    name: "system-prompt",
+    summary: "Gives chats a system message, or changes the one that they have."
 }
 
-impl Info for Hook {
-    fn describe() -> Result<Description, String> {
-        rules().as_ref().map_err(String::clone)?;
-        Ok(Description {
-            name: "system-prompt".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            summary: "Gives chats a system message, or changes the one that they have.".to_owned(),
-        })
-    }
-}
-
-impl Text for Hook {
+impl Guest for Hook {
     fn input(context: Context, messages: Vec<text::Message>) -> Verdict {
         let rules = match rules() {
             Ok(rules) => rules,
-            Err(error) => return Verdict::Reject(error.clone()),
+            Err(error) => return Verdict::Reject(error),
         };
         let messages = messages.into_iter().map(Message::from).collect();
         match rules.apply(&context.task, &context.model, messages) {

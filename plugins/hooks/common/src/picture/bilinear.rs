@@ -2,6 +2,10 @@
 
 use super::Rgb;
 
+mod columns;
+
+use columns::{Column, MARGIN, blend_columns};
+
 /// Weights are parts of this.
 const ONE: u16 = 256;
 
@@ -14,46 +18,24 @@ struct Place {
     weight: u16,
 }
 
-/// Scales a picture row by row, so that the caller writes each value once, in the form that it needs.
-pub struct Bilinear<'a> {
-    picture: Rgb<'a>,
-    rows: Vec<Place>,
-    /// In bytes of a row.
-    columns: Vec<Place>,
-    blended: Vec<u16>,
-}
-
-/// The output values are [`Bilinear::UNIT`] times those of the picture.
-impl<'a> Bilinear<'a> {
-    /// How much finer the output is than the picture's 8 bits.
-    pub const UNIT: u32 = ONE as u32 * ONE as u32;
-
-    /// For an output of this size.
-    #[must_use]
-    pub fn new(picture: Rgb<'a>, width: usize, height: usize) -> Self {
-        let columns = places(picture.width(), width)
-            .map(|place| Place { first: place.first * 3, second: place.second * 3, ..place })
-            .collect();
-        let rows = places(picture.height(), height).collect();
-        Self { picture, rows, columns, blended: vec![0; picture.width() * 3] }
-    }
-
-    /// The pixels of output row `y`, from the left.
-    pub fn row(&mut self, y: usize) -> impl Iterator<Item = [u32; 3]> {
-        let place = self.rows[y];
+/// Scales a picture.
+#[must_use]
+pub fn scale(picture: Rgb, width: usize, height: usize) -> Vec<u8> {
+    let columns: Vec<_> =
+        places(picture.width(), width).map(|place| Column::new(place.first, place.weight)).collect();
+    let mut blended = vec![0; picture.width() * 3 + MARGIN];
+    let mut pixels = vec![0; width * height * 3];
+    for (place, row) in places(picture.height(), height).zip(pixels.chunks_exact_mut(width * 3)) {
         // Rows first: that is one pass over contiguous memory, which the compiler makes vectors of.
-        let (first, second) = (self.picture.row(place.first), self.picture.row(place.second));
         let (of_first, of_second) = (ONE - place.weight, place.weight);
-        for ((blended, &a), &b) in self.blended.iter_mut().zip(first).zip(second) {
-            *blended = u16::from(a) * of_first + u16::from(b) * of_second;
+        let rows = picture.row(place.first).iter().zip(picture.row(place.second));
+        for (blended, (&first, &second)) in blended.iter_mut().zip(rows) {
+            // Half of it, which leaves room for a sign: there are no vectors of products without one.
+            *blended = ((u16::from(first) * of_first + u16::from(second) * of_second) / 2) as i16;
         }
-        let blended = self.blended.as_slice();
-        self.columns.iter().map(move |place| {
-            let (of_first, of_second) = (u32::from(ONE - place.weight), u32::from(place.weight));
-            let (a, b) = (&blended[place.first..][..3], &blended[place.second..][..3]);
-            [0, 1, 2].map(|channel| u32::from(a[channel]) * of_first + u32::from(b[channel]) * of_second)
-        })
+        blend_columns(&blended, &columns, row);
     }
+    pixels
 }
 
 /// Where `new` pixels lie among `old` ones, centre by centre; the outermost ones are repeated beyond the edge.
@@ -72,23 +54,23 @@ mod tests {
     use super::*;
 
     /// One row of grey, scaled to another width.
-    fn scaled(values: &[u8], width: usize) -> Vec<f64> {
+    fn scaled(values: &[u8], width: usize) -> Vec<u8> {
         let pixels: Vec<u8> = values.iter().flat_map(|&value| [value; 3]).collect();
         let picture = Rgb::new(u32::try_from(values.len()).unwrap(), 1, &pixels).unwrap();
-        let mut bilinear = Bilinear::new(picture, width, 1);
-        bilinear.row(0).map(|[red, _, _]| f64::from(red) / f64::from(Bilinear::UNIT)).collect()
+        scale(picture, width, 1).as_chunks::<3>().0.iter().map(|[red, _, _]| *red).collect()
     }
 
     #[test]
     fn pixels_are_taken_at_their_centres() {
-        assert_eq!(scaled(&[0, 100], 2), [0.0, 100.0]);
-        assert_eq!(scaled(&[0, 100], 4), [0.0, 25.0, 75.0, 100.0]);
-        assert_eq!(scaled(&[0, 100, 200, 40], 2), [50.0, 120.0]);
-        assert_eq!(scaled(&[7], 3), [7.0, 7.0, 7.0]);
+        assert_eq!(scaled(&[0, 100], 2), [0, 100]);
+        assert_eq!(scaled(&[0, 100], 4), [0, 25, 75, 100]);
+        assert_eq!(scaled(&[0, 100, 200, 40], 2), [50, 120]);
+        assert_eq!(scaled(&[7], 3), [7, 7, 7]);
+        assert_eq!(scaled(&[0, 3], 4), [0, 1, 2, 3]);
     }
 
     #[test]
     fn white_stays_white() {
-        assert!(scaled(&[255; 7], 19).iter().all(|&value| value == 255.0));
+        assert!(scaled(&[255; 7], 19).iter().all(|&value| value == 255));
     }
 }
