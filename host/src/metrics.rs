@@ -454,10 +454,17 @@ mod tests {
             memory_used_bytes: Some(1024),
             utilization: Some(0.5),
             temperature_celsius: Some(41.0),
+            power_watts: Some(80.5),
+        };
+        let silent = GpuReading {
+            id: "cuda:1".to_owned(),
+            memory_used_bytes: None,
+            utilization: None,
+            temperature_celsius: None,
             power_watts: None,
         };
-        let moment =
-            Moment { models: vec![("cpu".to_owned(), 7)], available_bytes: Some(9), gpus: vec![reading] };
+        let (models, gpus) = (vec![("cpu".to_owned(), 7)], vec![reading, silent]);
+        let moment = Moment { models, available_bytes: Some(9), gpus };
         let text = metrics.text(&moment).unwrap();
         for metric in Metric::ALL {
             let name = metric.name();
@@ -473,6 +480,6 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}{text}");
         }
-        assert!(!text.contains("pajamas_gpu_power_watts{"), "{text}");
+        assert!(!text.contains("cuda:1"), "{text}");
     }
 }

@@ -113,7 +113,7 @@ fn lists_go_to_standard_output_and_nothing_else_does() {
         ),
         (
             "plugins list --plugins plugins",
-            "NAME    VERSION  STATE     FORMATS  TASKS     DEVICES  ENGINE\nbroken  0.1.0    rejected",
+            "NAME    VERSION  STATE     FORMATS  TASKS     DEVICES  FROM              ENGINE\nbroken  0.1.0    rejected",
         ),
         ("plugins list --json --plugins plugins", "[\n  {\n    \"name\": \"broken\","),
         ("--version", "pajamas-host "),

@@ -21,6 +21,8 @@ use crate::workspace::Workspace;
 const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 /// What the host's archive should not be larger than.
 const HOST_BYTES_GOAL: u64 = 25 * 1024 * 1024;
+/// Folders of a plugin that it needs to run, where it has them.
+const PLUGIN_FOLDERS: [&str; 2] = ["lib", "voices"];
 /// The publisher in the manifests of this repository's plugins.
 const PUBLISHER: &str = "pajamas-host";
 
@@ -124,7 +126,9 @@ fn plugin_folder(workspace: &Workspace, plugin: &Path, out: &Path) -> Result<Pat
     manifest.target.glibc_min = glibc();
     manifest.variant = manifest.accel.as_ref().map(|_| "cpu".to_owned());
     let folder = out.join(format!(".{}", manifest.name));
-    copy(&plugin.join("lib"), &folder.join("lib"))?;
+    for name in PLUGIN_FOLDERS.into_iter().filter(|name| plugin.join(name).is_dir()) {
+        copy(&plugin.join(name), &folder.join(name))?;
+    }
     for (from, to) in LICENCES.map(|file| (workspace.root().join(file), file)) {
         files::install(&from, &folder.join(to))?;
     }

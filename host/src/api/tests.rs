@@ -89,7 +89,7 @@ fn every_route_is_documented() {
         let path = route
             .path
             .replace("{*id}", "{id}")
-            .replace("{*action}", "{id}/load")
+            .replace("{*action}", if route.method == "POST" { "{id}/load" } else { "{id}/why" })
             .replace("{*name}", "{name}");
         let path = path.replace("{*target}", if route.method == "POST" { "{id}/infer" } else { "{id}" });
         let name = format!("`{} {path}`", route.method);

@@ -133,10 +133,11 @@ impl PluginVersion {
         if !manifest.abi.matches(&ours) {
             return Some(format!("it is for hosts of ABI {}, this host speaks {ours}", manifest.abi));
         }
-        if !self.options.library.is_file() {
-            return Some(format!("its library {} is missing", self.options.library.display()));
+        if let Some(rejection) = unfit(manifest, hardware) {
+            return Some(rejection.reason);
         }
-        unfit(manifest, hardware).map(|rejection| rejection.reason)
+        let library = &self.options.library;
+        (!library.is_file()).then(|| format!("its library {} is missing", library.display()))
     }
 
     /// Marks the version as unusable when it is for another machine, without running it. Returns whether it is.

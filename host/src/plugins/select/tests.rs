@@ -1,3 +1,5 @@
+//! What selection says of made-up plugins on made-up machines.
+
 use std::path::Path;
 
 use super::*;

@@ -1,7 +1,7 @@
 //! Measures one network without host, worker and pipeline: the time of a lone run, and rows per second when several
 //! callers run it at the same time, each alone or in batches.
 //!
-//! `cargo run --release -p pajamas-onnx --example throughput -- LIBRARY MODEL.onnx ['{"threads": 2}' [SIZE]]`
+//! `cargo run --release -p pajamas-onnx --example batches -- LIBRARY MODEL.onnx ['{"threads": 2}' [SIZE]]`
 //!
 //! `SIZE` stands for every unknown dimension but the first of an input, which is 1; its default is 320.
 #![expect(clippy::print_stdout, reason = "a command that prints a table")]
@@ -21,7 +21,7 @@ const WARM_UP_RUNS: usize = 10;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let usage = "usage: throughput LIBRARY MODEL.onnx [OPTIONS_JSON [SIZE]]";
+    let usage = "usage: batches LIBRARY MODEL.onnx [OPTIONS_JSON [SIZE]]";
     let library = Library::load(Path::new(&arguments.next().ok_or(usage)?))?;
     let file = arguments.next().ok_or(usage)?;
     let options = serde_json::from_str(&arguments.next().unwrap_or_else(|| "{}".to_owned()))?;
