@@ -126,6 +126,30 @@ async fn pinned_models_stay_and_what_does_not_fit_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_device_has_its_own_budget() {
+    let model = |device: &str, bytes: u32| format!("[claimed_bytes]\n\"{device}\" = {bytes}\n");
+    let host = Setup::new()
+        .plugin("echo")
+        .config("[memory]\ndevice_budget_bytes = { \"cuda:0\" = 100, \"cuda:1\" = 100 }\n")
+        .model("a.echo", &model("cuda:0", 60))
+        .model("b.echo", &model("cuda:1", 60))
+        .model("c.echo", &model("cuda:0", 70))
+        .model("d.echo", &model("cuda:1", 101))
+        .start();
+    let ask = async |name| host.chat(name, "hello").await;
+    for name in ["a", "b", "c"] {
+        assert_eq!(ask(name).await.text(), "hello", "{name}");
+    }
+    // The one on the same device has made room, although the one on the other was used longer ago than the last.
+    assert_eq!(states(&host).await, ["unloaded", "ready", "ready", "unloaded"]);
+    let answer = ask("d").await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    for part in ["101 bytes of cuda:1", "100", "memory.device_budget_bytes"] {
+        assert!(answer.error().contains(part), "{part}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn models_are_preloaded_and_leave_when_nobody_uses_them() {
     let host = three_models(["preload = true\nidle_timeout_ms = 300", "preload = true\npin = true", ""], "");
     wait_for_states(&host, ["unloaded", "ready", "unloaded"]).await;

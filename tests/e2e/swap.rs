@@ -74,6 +74,20 @@ async fn streams_end_in_the_old_version_or_move_to_the_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_both_versions_do_not_fit_the_old_one_is_drained_first() {
+    // More than any machine has, and within the budget, so that it fits once.
+    let host = Setup::new()
+        .versions("echo", &fixture("echo"), &["1.0.0", "1.1.0"])
+        .config("[memory]\nbudget_bytes = 9000000000000000")
+        .model("parrot.echo", "[claimed_bytes]\ncpu = 8000000000000000\n")
+        .start();
+    host.expect_echo().await;
+    let report = swap(&host, "echo", json!({"version": "1.1.0"})).await;
+    assert_eq!((report.status, &report.body["mode"]), (200, &json!("drain_first")), "{report:?}");
+    host.expect_echo().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_swaps_say_what_is_wrong() {
     let host = two_echoes().start();
     let cases = [

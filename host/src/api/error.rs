@@ -346,7 +346,12 @@ mod tests {
             (EngineError::NoPlugin { model: "m".into(), reasons: "none".into() }, 503, "no_plugin", false),
             (EngineError::ShuttingDown, 503, "shutting_down", true),
             (
-                EngineError::OutOfMemory { model: "m".into(), needed_bytes: 2, limit_bytes: 1 },
+                EngineError::OutOfMemory {
+                    model: "m".into(),
+                    device: "cpu".into(),
+                    needed_bytes: 2,
+                    limit_bytes: 1,
+                },
                 503,
                 "out_of_memory",
                 true,

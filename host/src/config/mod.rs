@@ -110,10 +110,12 @@ pub struct Limits {
 }
 
 /// Memory for models.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryConfig {
     /// Bytes of the machine's memory for all models together; `None` means nine tenths of it.
     pub budget_bytes: Option<u64>,
+    /// Bytes of other devices' memory for all models together, by the device's id; of others, nine tenths of what they have.
+    pub device_budget_bytes: BTreeMap<String, u64>,
     /// How long a model may be unused before it is unloaded; `None` for ever.
     pub idle_timeout: Option<Duration>,
 }
@@ -307,6 +309,7 @@ impl Config {
             },
             memory: MemoryConfig {
                 budget_bytes: raw.memory.budget_bytes,
+                device_budget_bytes: raw.memory.device_budget_bytes.unwrap_or_default(),
                 idle_timeout: raw.memory.idle_timeout_ms.map(|timeout| timeout.0),
             },
             worker: WorkerConfig {

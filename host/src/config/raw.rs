@@ -93,6 +93,8 @@ pub struct RawLimits {
 pub struct RawMemory {
     /// Bytes of the machine's memory for all models together.
     pub budget_bytes: Option<u64>,
+    /// Bytes of other devices' memory for all models together.
+    pub device_budget_bytes: Option<BTreeMap<String, u64>>,
     /// How long a model may be unused before it is unloaded.
     pub idle_timeout_ms: Option<Millis>,
 }
@@ -186,6 +188,7 @@ impl RawConfig {
             },
             memory: RawMemory {
                 budget_bytes: self.memory.budget_bytes.or(lower.memory.budget_bytes),
+                device_budget_bytes: self.memory.device_budget_bytes.or(lower.memory.device_budget_bytes),
                 idle_timeout_ms: self.memory.idle_timeout_ms.or(lower.memory.idle_timeout_ms),
             },
             worker: RawWorker {

@@ -156,7 +156,11 @@ fn every_variable_reaches_its_field() {
             request_timeout: ms(8),
             media: MediaLimits { image_pixels: 13, audio_seconds: 14 },
         },
-        memory: MemoryConfig { budget_bytes: Some(11), idle_timeout: Some(ms(12)) },
+        memory: MemoryConfig {
+            budget_bytes: Some(11),
+            device_budget_bytes: BTreeMap::new(),
+            idle_timeout: Some(ms(12)),
+        },
         worker: WorkerConfig {
             start_timeout: ms(3),
             probe_timeout: ms(4),

@@ -1,30 +1,42 @@
 //! Memory by bytes: which models may be in it, and which have to go when another one is wanted.
 //!
-//! What a model takes is what its plugin measured when it was loaded last, else the size of its file and a tenth. A load
-//! reserves that before it begins. When it does not fit, idle models go, the one that was used longest ago first; while
-//! there is none, the load waits. A model that is pinned, busy or being loaded never goes.
+//! Each device has a budget: what the operator says, else nine tenths of what it has; one that nobody knows has none. What a
+//! model takes is what its plugin measured when it was loaded last, else what a plugin expects, else the size of its file and
+//! a tenth, in the machine's own memory. A load reserves that before it begins. When it does not fit, idle models go that take
+//! memory of the device in want, the one that was used longest ago first; while there is none, the load waits. A model that
+//! is pinned, busy or being loaded never goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use super::Shared;
 use super::error::EngineError;
 use super::lifecycle::ModelEntry;
+use super::machine::Machine;
+use crate::config::MemoryConfig;
 
 /// How often a load that waits for memory looks again, although nobody told it that a model has become idle.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Bytes of the machine's memory for models.
+/// The machine's own memory, as plugins call it.
+pub(super) const CPU: &str = "cpu";
+
+/// Bytes by device.
+pub(super) type DeviceBytes = BTreeMap<String, u64>;
+
+/// Memory for models.
 #[derive(Debug)]
 pub(super) struct Budget {
-    /// All models together; `None` where neither the operator nor the system says.
-    limit_bytes: Option<u64>,
+    /// What the operator says.
+    configured: DeviceBytes,
+    /// All models together, by device; a device that is not in it has no limit.
+    limits: OnceCell<DeviceBytes>,
     /// By model: those that are loaded or being loaded.
-    taken: Mutex<HashMap<String, u64>>,
+    taken: Mutex<HashMap<String, DeviceBytes>>,
     /// One load at a time makes room, so that two do not wait for each other.
     making_room: tokio::sync::Mutex<()>,
     became_idle: Notify,
@@ -37,10 +49,27 @@ pub(super) struct Reservation {
     model: String,
 }
 
+/// Where a model does not fit.
+struct Want {
+    device: String,
+    needed_bytes: u64,
+    limit_bytes: u64,
+}
+
+impl Want {
+    fn error(self, model: &str) -> EngineError {
+        let Self { device, needed_bytes, limit_bytes } = self;
+        EngineError::OutOfMemory { model: model.to_owned(), device, needed_bytes, limit_bytes }
+    }
+}
+
 impl Budget {
-    pub(super) fn new(limit_bytes: Option<u64>) -> Self {
+    pub(super) fn new(config: &MemoryConfig) -> Self {
+        let mut configured = config.device_budget_bytes.clone();
+        configured.extend(config.budget_bytes.map(|bytes| (CPU.to_owned(), bytes)));
         Self {
-            limit_bytes,
+            configured,
+            limits: OnceCell::new(),
             taken: Mutex::default(),
             making_room: tokio::sync::Mutex::default(),
             became_idle: Notify::new(),
@@ -52,9 +81,34 @@ impl Budget {
         self.became_idle.notify_waiters();
     }
 
-    fn fits(&self, needed: u64) -> bool {
-        let Some(limit) = self.limit_bytes else { return true };
-        self.taken.lock().values().sum::<u64>() + needed <= limit
+    /// The limits. The first who asks waits for a look at the machine.
+    async fn limits(&self, machine: &Machine) -> &DeviceBytes {
+        let look = async || {
+            let hardware = machine.hardware().await;
+            let gpus = hardware.gpus.iter().map(|gpu| (gpu.id.clone(), gpu.memory_total_bytes));
+            let known = gpus.chain([(CPU.to_owned(), hardware.memory.total_bytes)]);
+            let mut limits: DeviceBytes =
+                known.filter_map(|(device, total)| Some((device, total? / 10 * 9))).collect();
+            limits.extend(self.configured.clone());
+            limits
+        };
+        self.limits.get_or_init(look).await
+    }
+
+    /// The first device that has too little left for this.
+    fn want(&self, limits: &DeviceBytes, needed: &DeviceBytes) -> Option<Want> {
+        let taken = self.taken.lock();
+        let of = |bytes: &DeviceBytes, device: &str| bytes.get(device).copied().unwrap_or_default();
+        limits.iter().find_map(|(device, limit)| {
+            let needed_bytes = of(needed, device);
+            let all = taken.values().map(|bytes| of(bytes, device)).sum::<u64>() + needed_bytes;
+            (all > *limit).then(|| Want { device: device.clone(), needed_bytes, limit_bytes: *limit })
+        })
+    }
+
+    /// Whether a model takes memory of this device.
+    fn takes(&self, model: &str, device: &str) -> bool {
+        self.taken.lock().get(model).is_some_and(|bytes| bytes.get(device).is_some_and(|bytes| *bytes > 0))
     }
 }
 
@@ -68,21 +122,24 @@ pub(super) async fn reserve(
     patience: Duration,
 ) -> Result<Reservation, EngineError> {
     let budget = &shared.budget;
+    let limits = budget.limits(&shared.machine).await;
     let (id, needed) = (entry.spec().id.clone(), entry.expected_bytes());
-    let full =
-        |limit| EngineError::OutOfMemory { model: id.clone(), needed_bytes: needed, limit_bytes: limit };
-    if let Some(limit) = budget.limit_bytes.filter(|limit| needed > *limit) {
-        return Err(full(limit));
+    let never = needed.iter().find_map(|(device, bytes)| {
+        let limit_bytes = *limits.get(device).filter(|limit| bytes > limit)?;
+        Some(Want { device: device.clone(), needed_bytes: *bytes, limit_bytes })
+    });
+    if let Some(want) = never {
+        return Err(want.error(&id));
     }
     let started = Instant::now();
     let _alone = budget.making_room.lock().await;
-    while !budget.fits(needed) {
+    while let Some(want) = budget.want(limits, &needed) {
         let idle = budget.became_idle.notified();
-        if evict_one(shared).await {
+        if evict_one(shared, &want.device).await {
             continue;
         }
         if started.elapsed() >= patience {
-            return Err(full(budget.limit_bytes.unwrap_or_default()));
+            return Err(want.error(&id));
         }
         // Whichever comes first; a request that ended without a job tells nobody.
         let _ = tokio::time::timeout(LOOK_AGAIN, idle).await;
@@ -91,9 +148,11 @@ pub(super) async fn reserve(
     Ok(Reservation { budget: Arc::clone(budget), model: id })
 }
 
-/// Unloads the idle model that was used longest ago. Returns whether there was one.
-async fn evict_one(shared: &Shared) -> bool {
-    let mut entries: Vec<&Arc<ModelEntry>> = shared.models.iter().filter(|entry| !entry.spec().pin).collect();
+/// Unloads the idle model with memory of this device that was used longest ago. Returns whether there was one.
+async fn evict_one(shared: &Shared, device: &str) -> bool {
+    let may_go =
+        |entry: &&Arc<ModelEntry>| !entry.spec().pin && shared.budget.takes(&entry.spec().id, device);
+    let mut entries: Vec<&Arc<ModelEntry>> = shared.models.iter().filter(may_go).collect();
     entries.sort_by_key(|entry| entry.last_used());
     for entry in entries {
         if let Some(loaded) = entry.take_idle(Duration::ZERO) {
@@ -110,13 +169,12 @@ async fn evict_one(shared: &Shared) -> bool {
 /// # Errors
 /// They do not fit although nothing else can go.
 pub(super) async fn keep_within(shared: &Shared, entry: &ModelEntry) -> Result<(), EngineError> {
-    while !shared.budget.fits(0) {
-        if !evict_one(shared).await {
-            return Err(EngineError::OutOfMemory {
-                model: entry.spec().id.clone(),
-                needed_bytes: entry.expected_bytes(),
-                limit_bytes: shared.budget.limit_bytes.unwrap_or_default(),
-            });
+    let budget = &shared.budget;
+    let limits = budget.limits(&shared.machine).await;
+    while let Some(want) = budget.want(limits, &DeviceBytes::new()) {
+        if !evict_one(shared, &want.device).await {
+            let needed_bytes = entry.expected_bytes().get(&want.device).copied().unwrap_or_default();
+            return Err(Want { needed_bytes, ..want }.error(&entry.spec().id));
         }
     }
     Ok(())
@@ -139,9 +197,9 @@ pub(super) async fn unload_idle(shared: std::sync::Weak<Shared>) {
 
 impl Reservation {
     /// Replaces the expectation by what was measured.
-    pub(super) fn settle(&self, measured_bytes: Option<u64>) {
+    pub(super) fn settle(&self, measured_bytes: Option<&DeviceBytes>) {
         if let Some(bytes) = measured_bytes {
-            self.budget.taken.lock().insert(self.model.clone(), bytes);
+            self.budget.taken.lock().insert(self.model.clone(), bytes.clone());
         }
     }
 }

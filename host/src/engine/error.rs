@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pajamas_plugin_api::{Error as PluginError, ErrorKind, Task};
 
+use super::budget::CPU;
 use super::recovery::CRASHES_MAX;
 
 /// Why a request could not be served. Cloneable, because all that wait for one load get the same failure.
@@ -56,12 +57,14 @@ pub enum EngineError {
     Poison(Arc<WorkerFailure>),
     /// The model does not fit beside those that are in use.
     #[error(
-        "the model \"{model}\" needs about {needed_bytes} bytes, and the models that are in use or pinned leave less of the \
-         {limit_bytes} that models may take: try again later, or raise memory.budget_bytes"
+        "the model \"{model}\" needs about {needed_bytes} bytes of {device}, and the models that are in use or pinned leave less of \
+         the {limit_bytes} that models may take: try again later, or raise memory.{}", if .device == CPU { "budget_bytes" } else { "device_budget_bytes" }
     )]
     OutOfMemory {
         /// The model.
         model: String,
+        /// The device whose memory does not suffice; `cpu` for the machine's own.
+        device: String,
         /// What it needs.
         needed_bytes: u64,
         /// What all models may take.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::budget::Reservation;
+use super::budget::{CPU, Reservation};
 use super::loaded::Loaded;
 
 /// How long a plugin may take to free a model before its memory is counted all the same.
@@ -34,7 +34,8 @@ impl Evicted {
     /// last model, and is waited for. A worker that serves other models goes on, and should have given back what the model
     /// took: if it has kept more than half, the log says so.
     pub(super) async fn end(self) -> Option<u64> {
-        let (model, expected) = (self.loaded.id.clone(), self.loaded.cpu_bytes);
+        let (model, expected) =
+            (self.loaded.id.clone(), self.loaded.bytes.as_ref().and_then(|bytes| bytes.get(CPU).copied()));
         let worker = self.loaded.handle.worker();
         let before = worker.resident_bytes();
         let (ended, others) = match Arc::strong_count(worker) {

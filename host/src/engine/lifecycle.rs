@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
-use super::budget::{self, Reservation};
+use super::budget::{self, CPU, DeviceBytes, Reservation};
 use super::choice::choose;
 use super::error::{EngineError, FailureCause};
 use super::evict::{Evicted, Unloaded};
@@ -42,9 +42,9 @@ pub(super) struct ModelEntry {
     /// When a request last asked for the model, or ended.
     used_at: Mutex<Instant>,
     /// What it took when it was loaded last.
-    measured_bytes: Mutex<Option<u64>>,
+    measured_bytes: Mutex<Option<DeviceBytes>>,
     /// What a plugin expects it to take.
-    estimated_bytes: Mutex<Option<u64>>,
+    estimated_bytes: Mutex<Option<DeviceBytes>>,
     /// The memory that is set aside for it.
     reservation: Mutex<Option<Reservation>>,
 }
@@ -108,11 +108,12 @@ impl ModelEntry {
         *self.used_at.lock()
     }
 
-    /// Bytes of the machine's memory that the model will take: what it took last, else what a plugin or else its size on
-    /// the disk makes expect.
-    pub(super) fn expected_bytes(&self) -> u64 {
+    /// Bytes of memory that the model will take: what it took last, else what a plugin or else its size on the disk makes
+    /// expect.
+    pub(super) fn expected_bytes(&self) -> DeviceBytes {
+        let known = self.measured_bytes.lock().clone().or_else(|| self.estimated_bytes.lock().clone());
         let of_size = self.spec.size_bytes + self.spec.size_bytes / 10;
-        self.measured_bytes.lock().or(*self.estimated_bytes.lock()).unwrap_or(of_size)
+        known.unwrap_or_else(|| DeviceBytes::from([(CPU.to_owned(), of_size)]))
     }
 
     /// Asks a plugin how much the model will take, unless that is known. Nobody need be able to tell. A plugin inspects
@@ -123,7 +124,8 @@ impl ModelEntry {
             return;
         }
         match inspect(shared, &self.spec).await {
-            Ok((_, info)) => *self.estimated_bytes.lock() = info.estimated_bytes.get("cpu").copied(),
+            Ok((_, info)) if info.estimated_bytes.is_empty() => {}
+            Ok((_, info)) => *self.estimated_bytes.lock() = Some(info.estimated_bytes),
             // The load will tell what is wrong.
             Err(error) => tracing::debug!(model = self.spec.id, "no estimate: {error}"),
         }
@@ -242,8 +244,8 @@ impl ModelEntry {
         *self.last.lock() = Some((Arc::clone(&loaded.info), loaded.version.name().to_owned()));
         self.failures.store(0, Ordering::Relaxed);
         self.admission.set_capacity(loaded.slots);
-        if let Some(bytes) = loaded.cpu_bytes {
-            *self.measured_bytes.lock() = Some(bytes);
+        if let Some(bytes) = &loaded.bytes {
+            *self.measured_bytes.lock() = Some(bytes.clone());
         }
     }
 
@@ -325,7 +327,7 @@ async fn load_within_budget(shared: &Shared, entry: &ModelEntry) -> LoadOutcome 
     loop {
         let reservation = budget::reserve(shared, entry, shared.load_timeout).await?;
         let loaded = load_with_best_plugin(shared, &entry.spec).await?;
-        reservation.settle(loaded.cpu_bytes);
+        reservation.settle(loaded.bytes.as_ref());
         let kept = budget::keep_within(shared, entry).await;
         match kept {
             Ok(()) => {
@@ -334,7 +336,7 @@ async fn load_within_budget(shared: &Shared, entry: &ModelEntry) -> LoadOutcome 
             }
             Err(_) if is_first => {
                 is_first = false;
-                *entry.measured_bytes.lock() = loaded.cpu_bytes;
+                entry.measured_bytes.lock().clone_from(&loaded.bytes);
                 Evicted::new(loaded, Some(reservation)).end().await;
             }
             Err(error) => return Err(error),
@@ -391,7 +393,7 @@ pub(super) async fn load_with(
     // A plugin that does not tell its slots takes all jobs at once.
     let stats = handle.stats(shared.probe_timeout).await.ok().flatten();
     let slots = stats.as_ref().map_or(0, |stats| stats.slots_total as usize);
-    let cpu_bytes = stats.and_then(|stats| stats.bytes.get("cpu").copied());
+    let bytes = stats.map(|stats| stats.bytes).filter(|bytes| !bytes.is_empty());
     let elapsed_ms = started.elapsed().as_millis() as u64;
     tracing::info!(model = spec.id, plugin = plugin.name(), elapsed_ms, "model loaded");
     Ok(Loaded {
@@ -399,7 +401,7 @@ pub(super) async fn load_with(
         version: Arc::clone(plugin),
         jobs: TaskTracker::new(),
         slots,
-        cpu_bytes,
+        bytes,
         info: Arc::new(restrict(handle.info(), spec)),
         handle,
         extensions: Extensions::default(),

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Caller;
+use super::budget::DeviceBytes;
 use super::error::EngineError;
 use super::job::JobEvent;
 use super::lifecycle::ModelEntry;
@@ -24,8 +25,8 @@ use crate::plugins::ModelHandle;
 pub(super) struct Loaded {
     pub(super) id: String,
     pub(super) version: Arc<PluginVersion>,
-    /// What it takes of the machine's memory, where the plugin measures.
-    pub(super) cpu_bytes: Option<u64>,
+    /// What it takes of each device's memory, where the plugin measures.
+    pub(super) bytes: Option<DeviceBytes>,
     /// Jobs that it can do at once; 0 where the plugin does not tell.
     pub(super) slots: usize,
     /// One token per job that runs here.

@@ -153,7 +153,7 @@ impl Engine {
             shadows: Shadows::default(),
             jobs: TaskTracker::new(),
             closing: AtomicBool::new(false),
-            budget: Arc::new(Budget::new(config.memory.budget_bytes.or_else(memory::nine_tenths))),
+            budget: Arc::new(Budget::new(&config.memory)),
             idle_timeout: config.memory.idle_timeout,
             poison: PoisonList::default(),
             load_timeout: config.worker.load_timeout,

@@ -115,7 +115,7 @@ pub(super) async fn swap_model(
         return Ok(report);
     };
     let version = Arc::clone(&old.version);
-    if !memory::fits_twice(std::iter::once(&old)).await {
+    if !memory::fits_twice(&shared.machine, std::iter::once(&old)).await {
         return Err(SwapError::NoRoom { model: spec.id.clone() });
     }
     let new = load(shared, spec, &version).await?;
@@ -296,7 +296,9 @@ async fn replace(
     let moving = swap.moving();
     let mode = match request.mode {
         Some(mode) => mode,
-        None if memory::fits_twice(moving.iter().map(|model| &model.old)).await => SwapMode::SideBySide,
+        None if memory::fits_twice(&shared.machine, moving.iter().map(|model| &model.old)).await => {
+            SwapMode::SideBySide
+        }
         None => SwapMode::DrainFirst,
     };
     let models = moving.iter().map(|model| model.entry.spec().id.clone()).collect();

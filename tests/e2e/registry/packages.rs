@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::harness::{Setup, real_model};
 use crate::registry::publisher::run;
 
@@ -41,6 +43,10 @@ async fn an_archive_and_a_registry_are_all_that_a_machine_needs() {
     // The model that is there is what the plugin was tried with.
     assert!(installed.stdout.contains("self_test    passed"), "{installed:?}");
     let host = setup.start();
-    let answer = host.chat("smollm2", "Name the capital of France.").await;
+    let question = json!({
+        "model": "smollm2", "temperature": 0, "max_tokens": 16,
+        "messages": [{"role": "user", "content": "Name the capital of France."}],
+    });
+    let answer = host.post("/v1/chat/completions", &question).await;
     assert!(answer.text().contains("Paris"), "{answer:?}");
 }
