@@ -15,6 +15,24 @@ pub const MANIFEST_FILE: &str = "plugin.toml";
 /// Largest manifest that is read, in bytes; a larger one is refused.
 pub const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Begin the names of variables that a manifest may set: those of runtimes for threads, matrices and devices.
+const VARIABLE_PREFIXES: [&str; 14] = [
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "BLIS_",
+    "CUDA_",
+    "CUBLAS_",
+    "CUDNN_",
+    "NCCL_",
+    "HIP_",
+    "HSA_",
+    "GGML_",
+    "ORT_",
+];
+
 /// A plugin's manifest. Constraints are structured; nothing is guessed from a name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -256,11 +274,30 @@ impl Manifest {
                 ));
             }
         }
-        if let Some(name) = self.environment.keys().find(|name| !is_variable(name)) {
-            let problem = format!("sets \"{name}\": capital letters, digits and underscores are allowed");
+        if let Some(name) = self.environment.keys().find(|name| !self.may_set(name)) {
+            let problem = format!(
+                "sets \"{name}\": allowed are names in capitals that begin with {} or the plugin's own name",
+                VARIABLE_PREFIXES.join(", ")
+            );
             return Some(("environment", problem));
         }
+        let models = self.self_test.iter().filter_map(|test| test.model.as_ref());
+        if let Some(model) = models.into_iter().find(|model| !inside(model)) {
+            let problem =
+                format!("names the model \"{}\", which leaves the plugin's folder", model.display());
+            return Some(("self_test", problem));
+        }
         None
+    }
+
+    /// Whether the manifest may set this variable: one that is read by a runtime, or by the plugin itself. Others decide
+    /// about the process before the plugin is confined (`LD_PRELOAD`), or about the host.
+    fn may_set(&self, name: &str) -> bool {
+        let own = format!("{}_", self.name.replace('-', "_").to_uppercase());
+        let reserved = ["LD_", "DYLD_", "GLIBC_", "PAJAMAS_"].iter().any(|prefix| own.starts_with(prefix));
+        is_variable(name)
+            && (VARIABLE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+                || (!reserved && name.starts_with(&own)))
     }
 
     /// The library's path for this platform.
@@ -346,6 +383,21 @@ mod tests {
             ),
             ("publisher = ", "variant = \"CUDA 13\"\npublisher = ", "field \"variant\""),
             ("publisher = ", "environment = { \"A=B\" = \"1\" }\npublisher = ", "field \"environment\""),
+            (
+                "publisher = ",
+                "environment = { LD_PRELOAD = \"x.so\" }\npublisher = ",
+                "field \"environment\"",
+            ),
+            (
+                "name = \"echo\"",
+                "name = \"ld\"\nenvironment = { LD_PRELOAD = \"x\" }",
+                "field \"environment\"",
+            ),
+            (
+                "publisher = ",
+                "self_test = [{ task = \"generate\", model = \"../x\" }]\npublisher = ",
+                "field \"self_test\"",
+            ),
         ];
         for (from, to, expected) in cases {
             let error = parse(&GOOD.replace(from, to)).unwrap_err();

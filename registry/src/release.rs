@@ -66,8 +66,13 @@ impl Release {
     /// Name of its folder among the versions of the plugin.
     #[must_use]
     pub fn folder(&self) -> String {
-        format!("{}+{}", self.manifest.version, self.blob.sha256.short())
+        version_folder(&self.manifest, &self.blob)
     }
+}
+
+/// Name of the folder of a version.
+pub(crate) fn version_folder(manifest: &Manifest, archive: &BlobRef) -> String {
+    format!("{}+{}", manifest.version, archive.sha256.short())
 }
 
 /// A manifest's name, version and variant, for people.

@@ -164,14 +164,16 @@ pub struct Listing {
 }
 
 impl Installed {
-    /// The version in the folder `dir`, which is not asked for whether it is active.
+    /// The version in the folder `dir`, which is not asked for whether it is active. A record counts only in the folder that an
+    /// installation makes for its archive: who copies a folder with a record in it into the plugins folder has installed
+    /// nothing.
     ///
     /// # Errors
     /// There is no plugin, or it does not say how it was installed.
     pub fn read(dir: &Path) -> Result<Self, StoreError> {
         let manifest = Manifest::read(dir)?;
         let (mut origin, mut granted, mut installed) = (Origin::Unsigned, Permissions::default(), None);
-        if let Some(record) = Record::read(dir)? {
+        if let Some(record) = Record::read(dir)?.filter(|record| record.belongs_to(dir, &manifest)) {
             (origin, granted, installed) = (record.origin, record.granted, Some(record.installed));
         }
         let (dir, is_active, is_previous) = (dir.to_owned(), false, false);

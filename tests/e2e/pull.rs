@@ -123,8 +123,8 @@ fn a_model_is_pulled_over_broken_connections_and_verified() {
     let pulled = pull("hf:wren/parrot");
     assert_eq!(pulled.code, Some(0), "{pulled:?}");
     assert!(pulled.stdout.contains("hf:wren/parrot at c0ffee is in"), "{pulled:?}");
-    assert_eq!(std::fs::read(setup.path("models/parrot/weights.parrot")).expect("weights"), WEIGHTS);
-    assert_eq!(std::fs::read(setup.path("models/parrot/config.json")).expect("config"), b"{}\n");
+    assert_eq!(std::fs::read(setup.path("models/wren/parrot/weights.parrot")).expect("weights"), WEIGHTS);
+    assert_eq!(std::fs::read(setup.path("models/wren/parrot/config.json")).expect("config"), b"{}\n");
     let resumed = hub.requests().into_iter().filter_map(|(_, range, _)| range).collect::<Vec<_>>();
     assert_eq!(resumed, ["bytes=5-"]);
     // What is there is not fetched again.
@@ -147,7 +147,7 @@ fn a_model_is_pulled_over_broken_connections_and_verified() {
 #[test]
 fn what_cannot_be_pulled_says_why() {
     let hub = Hub::start();
-    let setup = Setup::new().file("models/single.gguf", "something else");
+    let setup = Setup::new().file("models/single.gguf", "polly wants a lawyer.");
     let table: [(&str, i32, &str); 7] = [
         ("wren/parrot", 64, "expected hf:ORG/REPO"),
         ("hf:wren/dodo", 66, "dodo"),

@@ -118,6 +118,36 @@ fn what_a_plugin_asks_for_is_shown_and_has_to_be_granted() {
 }
 
 #[test]
+fn a_plugin_can_do_what_was_granted_and_no_more() {
+    let publisher = Publisher::new();
+    let secret = publisher.path("secret");
+    std::fs::write(&secret, "for few eyes").expect("secret");
+    // Its probe tells whether it can read the file.
+    let curious = |source: String| {
+        let (open, shut) = (r#"\"engine\":\"open\""#, r#"\"engine\":\"shut\""#);
+        let answer = r#"return echo_result(sink, "{\"devices\":[{\"id\":\"cpu\",\"accel\":\"cpu\",\"name\":\"CPU\"}],\"engine\":\"parrot\"}");"#;
+        let changed = source.replacen("#include <pthread.h>", "#include <pthread.h>\n#include <stdio.h>", 1);
+        let new = [open, shut].map(|word| answer.replace(r#"\"engine\":\"parrot\""#, word));
+        let new = format!("if (fopen(\"{}\", \"r\") != NULL) {{ {} }} {}", secret.display(), new[0], new[1]);
+        assert!(changed.contains(answer), "{changed}");
+        changed.replace(answer, &new)
+    };
+    publisher.publish_with("parrot", "0.1.0", &curious, |manifest| manifest);
+    let client = client(&publisher);
+    assert_eq!(client.run(&["plugins", "install", "parrot"]).code, Some(0));
+    if client.run(&["plugins", "list"]).stderr.contains("lacks Landlock") {
+        eprintln!("skipped: the kernel lacks Landlock, so nothing confines a plugin");
+        return;
+    }
+    assert_eq!(json_of(&client, &["plugins", "list"])[0]["engine"], "shut");
+    let asks = format!("\n[permissions]\nread = [{secret:?}]\n");
+    publisher.publish_with("parrot", "0.2.0", &curious, |manifest| manifest + &asks);
+    assert_eq!(client.run(&["plugins", "update"]).code, Some(64));
+    assert_eq!(client.run(&["plugins", "update", "--grant"]).code, Some(0));
+    assert_eq!(json_of(&client, &["plugins", "list"])[0]["engine"], "open");
+}
+
+#[test]
 fn of_the_variants_the_one_for_this_machine_is_recommended_and_the_others_say_why_not() {
     let publisher = Publisher::new();
     publisher.publish("parrot", "0.1.0", |manifest| manifest + "variant = \"cpu\"\n");
@@ -157,7 +187,7 @@ fn wrong_use_is_answered_in_a_sentence() {
         (&["plugins", "install", "parrot@9"], 66, "there are: 0.1.0"),
         (&["plugins", "install", "parrot@new"], 64, "does not say which versions"),
         (&["plugins", "install", "parrot", "--registry", "fish"], 64, "there are: birds"),
-        (&["plugins", "update", "parrot"], 66, "parrot is not installed"),
+        (&["plugins", "update", "parrot"], 66, "has installed parrot"),
         (&["plugins", "remove", "parrot"], 66, "\"parrot\" is not installed"),
     ];
     for (command, code, words) in table {

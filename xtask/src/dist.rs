@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use pajamas_plugin_api::manifest::{MANIFEST_FILE, Manifest};
 
@@ -45,6 +45,11 @@ pub(crate) fn run(workspace: &Workspace, args: &DistArgs) -> Result<()> {
 
 /// Makes the archive and the registry of what was built.
 pub(crate) fn package(workspace: &Workspace, built: &Built, out: &Path, keys: Option<&Path>) -> Result<()> {
+    let is_ours =
+        out.join("registry").is_dir() || fs::read_dir(out).map_or(true, |mut list| list.next().is_none());
+    if !is_ours || keys.is_some_and(|keys| keys.starts_with(out)) {
+        bail!("{} holds something else, or the keys: name an empty folder with --out", out.display());
+    }
     files::remove_folder(out)?;
     fs::create_dir_all(out).with_context(|| format!("could not create {}", out.display()))?;
     let archive = host_archive(workspace, &built.host, out)?;

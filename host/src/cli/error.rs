@@ -12,6 +12,7 @@ use pajamas_registry::source::SourceError;
 use pajamas_registry::{PublishError, RegistryError, StoreError};
 
 use super::exit::Exit;
+use super::print::printable;
 use crate::chat::TemplateError;
 use crate::config::ConfigError;
 use crate::engine::{EngineError, StartError};
@@ -59,7 +60,9 @@ pub enum Error {
     #[error(transparent)]
     Pull(#[from] PullError),
     /// No registry has installed the plugin.
-    #[error("plugin {name} is not installed: `pajamas-host plugins list` shows what is")]
+    #[error(
+        "no registry of the configuration has installed {name}: `pajamas-host plugins list` shows what is there, and from where"
+    )]
     NotInstalled {
         /// The plugin.
         name: String,
@@ -221,11 +224,11 @@ impl Error {
 
     fn print(&self) -> io::Result<()> {
         let mut stderr = io::stderr().lock();
-        writeln!(stderr, "error: {self}")?;
+        writeln!(stderr, "error: {}", printable(&self.to_string()))?;
         let mut cause = self.source();
         while let Some(error) = cause {
             // Errors of TOML show the lines around them.
-            let indented = error.to_string().trim_end().replace('\n', "\n    ");
+            let indented = printable(error.to_string().trim_end()).replace('\n', "\n    ");
             writeln!(stderr, "  caused by: {indented}")?;
             cause = error.source();
         }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::print::{Printer, bytes};
 use super::{Error, resolve};
 use crate::config::Config;
+use crate::models::SETTINGS_FILE;
 use crate::models::pull::{ENDPOINT, Hub, ModelRef};
 
 #[derive(Debug, clap::Args)]
@@ -92,7 +93,9 @@ pub(super) fn remove(config: &Config, args: &RemoveArgs, json: bool) -> Result<(
         fs::remove_dir_all(&model.path)
     } else {
         let settings = model.path.with_extension("toml");
-        let files = model.files.iter().chain(settings.is_file().then_some(&settings));
+        // `model.toml` may be about other files of its folder.
+        let is_its_own = settings.is_file() && !settings.ends_with(SETTINGS_FILE);
+        let files = model.files.iter().chain(is_its_own.then_some(&settings));
         files.into_iter().try_for_each(fs::remove_file)
     };
     removed.map_err(|source| Error::WriteFile { path: model.path.clone(), source })?;

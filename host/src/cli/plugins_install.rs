@@ -94,9 +94,12 @@ pub(super) fn update(config: &Config, args: &UpdateArgs, json: bool) -> Result<(
     let catalogs = refresh(&registries)?;
     let installed = installer.store().installed().map_err(InstallError::from)?.plugins;
     let active: Vec<&Installed> = installed.iter().filter(|plugin| plugin.is_active).collect();
-    if let Some(name) =
-        args.names.iter().find(|name| !active.iter().any(|plugin| plugin.manifest.name == **name))
-    {
+    let knows = |plugin: &Installed| match &plugin.origin {
+        Origin::Signed { registry, .. } => catalogs.iter().any(|catalog| catalog.name() == registry),
+        Origin::Unsigned => false,
+    };
+    let is_ours = |name: &String| active.iter().any(|plugin| plugin.manifest.name == *name && knows(plugin));
+    if let Some(name) = args.names.iter().find(|name| !is_ours(name)) {
         return Err(Error::NotInstalled { name: name.clone() });
     }
     let mut printer = Printer::stdout();
@@ -146,8 +149,7 @@ pub(super) fn remove(config: &Config, args: &NameArgs, json: bool) -> Result<(),
     if json {
         return printer.json(&json!({"plugin": args.plugin, "removed": true}));
     }
-    printer
-        .line(format_args!("{} is removed; a host that runs it goes on until it is restarted", args.plugin))
+    printer.line(format_args!("{} is removed; restart a host that uses it", args.plugin))
 }
 
 fn swap_hint(plugin: &str) -> String {
@@ -225,14 +227,18 @@ fn carry_out<W: Write>(
         match installed {
             Ok(report) => reports.push(report),
             Err(error) => {
-                if let InstallError::Gate(report) = &error {
-                    print_gates(printer, report, json)?;
+                match &error {
+                    InstallError::Gate(report) if json => {
+                        printer.json(&json!({"installed": reports, "failed": report}))?;
+                    }
+                    InstallError::Gate(report) => print_gates(printer, report)?,
+                    _ => {}
                 }
                 return Err(error.into());
             }
         }
         if !json && let Some(report) = reports.last() {
-            print_gates(printer, report, json)?;
+            print_gates(printer, report)?;
             printer.line(swap_hint(&report.plugin))?;
         }
     }
@@ -272,10 +278,7 @@ fn announce<W: Write>(printer: &mut Printer<W>, release: &Release, reasons: &[St
     printer.line(format_args!("  asks for permission to {}", asked.join(", ")))
 }
 
-fn print_gates<W: Write>(printer: &mut Printer<W>, report: &GateReport, json: bool) -> Result<(), Error> {
-    if json {
-        return Ok(());
-    }
+fn print_gates<W: Write>(printer: &mut Printer<W>, report: &GateReport) -> Result<(), Error> {
     for gate in &report.gates {
         let word = match gate.outcome {
             GateOutcome::Passed => "passed",

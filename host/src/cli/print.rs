@@ -27,7 +27,9 @@ impl<W: Write> Printer<W> {
 
     /// A line, which is out when this returns.
     pub(super) fn line(&mut self, line: impl fmt::Display) -> Result<(), Error> {
-        writeln!(self.out, "{line}").and_then(|()| self.out.flush()).map_err(Error::Output)
+        writeln!(self.out, "{}", printable(&line.to_string()))
+            .and_then(|()| self.out.flush())
+            .map_err(Error::Output)
     }
 
     /// A piece of a text, which is out when this returns.
@@ -74,6 +76,12 @@ impl<W: Write> Printer<W> {
     }
 }
 
+/// The text without the control characters that steer a terminal: much of what is printed was written by strangers.
+pub(super) fn printable(text: &str) -> String {
+    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.chars().map(|c| if harmless(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
 /// A size in the largest unit that keeps it at 1 or more: `93.8 MiB`.
 pub(super) fn bytes(size_bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
@@ -112,6 +120,11 @@ mod tests {
         let rows = [["a".to_owned(), "long value".to_owned()], ["größer".to_owned(), "-".to_owned()]];
         let text = printed(|printer| printer.table(["NAME", "VALUE"], &rows));
         assert_eq!(text, "NAME    VALUE\na       long value\ngrößer  -\n");
+    }
+
+    #[test]
+    fn strangers_do_not_steer_the_terminal() {
+        assert_eq!(printed(|printer| printer.line("a\u{1b}[2Kb\tc")), "a\u{fffd}[2Kb\tc\n");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -35,18 +36,27 @@ pub(super) struct Budget {
     configured: DeviceBytes,
     /// All models together, by device; a device that is not in it has no limit.
     limits: OnceCell<DeviceBytes>,
-    /// By model: those that are loaded or being loaded.
-    taken: Mutex<HashMap<String, DeviceBytes>>,
-    /// One load at a time makes room, so that two do not wait for each other.
+    /// By reservation: models that are loaded, being loaded, or not quite gone. A model may have two for a while.
+    taken: Mutex<HashMap<u64, Taken>>,
+    /// Number of the next reservation.
+    next: AtomicU64,
+    /// One load at a time looks and makes room; none waits meanwhile.
     making_room: tokio::sync::Mutex<()>,
     became_idle: Notify,
+}
+
+/// What is set aside.
+#[derive(Debug)]
+struct Taken {
+    model: String,
+    bytes: DeviceBytes,
 }
 
 /// Bytes that are set aside for a model; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Reservation {
     budget: Arc<Budget>,
-    model: String,
+    id: u64,
 }
 
 /// Where a model does not fit.
@@ -71,6 +81,7 @@ impl Budget {
             configured,
             limits: OnceCell::new(),
             taken: Mutex::default(),
+            next: AtomicU64::new(0),
             making_room: tokio::sync::Mutex::default(),
             became_idle: Notify::new(),
         }
@@ -95,27 +106,36 @@ impl Budget {
         self.limits.get_or_init(look).await
     }
 
-    /// The first device that has too little left for this.
-    fn want(&self, limits: &DeviceBytes, needed: &DeviceBytes) -> Option<Want> {
-        let taken = self.taken.lock();
-        let of = |bytes: &DeviceBytes, device: &str| bytes.get(device).copied().unwrap_or_default();
-        limits.iter().find_map(|(device, limit)| {
-            let needed_bytes = of(needed, device);
-            let all = taken.values().map(|bytes| of(bytes, device)).sum::<u64>() + needed_bytes;
-            (all > *limit).then(|| Want { device: device.clone(), needed_bytes, limit_bytes: *limit })
+    /// The first of the devices of `needed` that has too little left for as much again; with `is_taken`, for what is taken
+    /// already, these bytes among it.
+    fn want(&self, limits: &DeviceBytes, needed: &DeviceBytes, is_taken: bool) -> Option<Want> {
+        needed.iter().filter(|(_, bytes)| **bytes > 0).find_map(|(device, needed_bytes)| {
+            let limit_bytes = *limits.get(device)?;
+            let all = self.sum(device, |_| true) + if is_taken { 0 } else { *needed_bytes };
+            let (device, needed_bytes) = (device.clone(), *needed_bytes);
+            (all > limit_bytes).then_some(Want { device, needed_bytes, limit_bytes })
         })
     }
 
-    /// Whether a model takes memory of this device.
-    fn takes(&self, model: &str, device: &str) -> bool {
-        self.taken.lock().get(model).is_some_and(|bytes| bytes.get(device).is_some_and(|bytes| *bytes > 0))
+    /// Bytes of a device that these models have taken.
+    fn sum(&self, device: &str, counts: impl Fn(&str) -> bool) -> u64 {
+        let taken = self.taken.lock();
+        let counted = taken.values().filter(|taken| counts(&taken.model));
+        counted.filter_map(|taken| taken.bytes.get(device)).sum()
+    }
+
+    fn take(self: &Arc<Self>, model: String, bytes: DeviceBytes) -> Reservation {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.taken.lock().insert(id, Taken { model, bytes });
+        Reservation { budget: Arc::clone(self), id }
     }
 }
 
-/// Sets memory aside for a model, after idle ones have made room for it. Waits up to `patience` for a model to become idle.
+/// Sets memory aside for a model, after idle ones have made room for it. Waits up to `patience` for a model to become idle;
+/// loads for other devices, and those that fit, do not wait for it.
 ///
 /// # Errors
-/// The model is larger than the whole budget, or all others stay busy or pinned.
+/// The model does not fit beside those that are pinned, or all others stay busy.
 pub(super) async fn reserve(
     shared: &Shared,
     entry: &ModelEntry,
@@ -123,35 +143,42 @@ pub(super) async fn reserve(
 ) -> Result<Reservation, EngineError> {
     let budget = &shared.budget;
     let limits = budget.limits(&shared.machine).await;
-    let (id, needed) = (entry.spec().id.clone(), entry.expected_bytes());
-    let never = needed.iter().find_map(|(device, bytes)| {
-        let limit_bytes = *limits.get(device).filter(|limit| bytes > limit)?;
-        Some(Want { device: device.clone(), needed_bytes: *bytes, limit_bytes })
+    let (id, needed) = (&entry.spec().id, entry.expected_bytes());
+    let stays = |model: &str| model != id && shared.entry(model).is_some_and(|entry| entry.spec().pin);
+    let never = needed.iter().find_map(|(device, needed_bytes)| {
+        let limit_bytes = *limits.get(device)?;
+        let (device, needed_bytes) = (device.clone(), *needed_bytes);
+        let fits = budget.sum(&device, stays) + needed_bytes <= limit_bytes;
+        (!fits).then_some(Want { device, needed_bytes, limit_bytes })
     });
     if let Some(want) = never {
-        return Err(want.error(&id));
+        return Err(want.error(id));
     }
     let started = Instant::now();
-    let _alone = budget.making_room.lock().await;
-    while let Some(want) = budget.want(limits, &needed) {
+    loop {
         let idle = budget.became_idle.notified();
-        if evict_one(shared, &want.device).await {
-            continue;
-        }
-        if started.elapsed() >= patience {
-            return Err(want.error(&id));
+        {
+            let _alone = budget.making_room.lock().await;
+            let Some(want) = budget.want(limits, &needed, false) else {
+                return Ok(budget.take(id.clone(), needed));
+            };
+            if evict_one(shared, &want.device).await {
+                continue;
+            }
+            if started.elapsed() >= patience {
+                return Err(want.error(id));
+            }
         }
         // Whichever comes first; a request that ended without a job tells nobody.
         let _ = tokio::time::timeout(LOOK_AGAIN, idle).await;
     }
-    budget.taken.lock().insert(id.clone(), needed);
-    Ok(Reservation { budget: Arc::clone(budget), model: id })
 }
 
 /// Unloads the idle model with memory of this device that was used longest ago. Returns whether there was one.
 async fn evict_one(shared: &Shared, device: &str) -> bool {
-    let may_go =
-        |entry: &&Arc<ModelEntry>| !entry.spec().pin && shared.budget.takes(&entry.spec().id, device);
+    let may_go = |entry: &&Arc<ModelEntry>| {
+        !entry.spec().pin && shared.budget.sum(device, |model| model == entry.spec().id) > 0
+    };
     let mut entries: Vec<&Arc<ModelEntry>> = shared.models.iter().filter(may_go).collect();
     entries.sort_by_key(|entry| entry.last_used());
     for entry in entries {
@@ -164,17 +191,20 @@ async fn evict_one(shared: &Shared, device: &str) -> bool {
     false
 }
 
-/// Lets idle models go until those that are loaded fit: one may have turned out larger than expected.
+/// Lets idle models go until a model that is loaded fits beside the others: it may have turned out larger than expected.
 ///
 /// # Errors
-/// They do not fit although nothing else can go.
-pub(super) async fn keep_within(shared: &Shared, entry: &ModelEntry) -> Result<(), EngineError> {
+/// It does not fit although nothing else can go.
+pub(super) async fn keep_within(
+    shared: &Shared,
+    model: &str,
+    bytes: &DeviceBytes,
+) -> Result<(), EngineError> {
     let budget = &shared.budget;
     let limits = budget.limits(&shared.machine).await;
-    while let Some(want) = budget.want(limits, &DeviceBytes::new()) {
+    while let Some(want) = budget.want(limits, bytes, true) {
         if !evict_one(shared, &want.device).await {
-            let needed_bytes = entry.expected_bytes().get(&want.device).copied().unwrap_or_default();
-            return Err(Want { needed_bytes, ..want }.error(&entry.spec().id));
+            return Err(want.error(model));
         }
     }
     Ok(())
@@ -198,15 +228,15 @@ pub(super) async fn unload_idle(shared: std::sync::Weak<Shared>) {
 impl Reservation {
     /// Replaces the expectation by what was measured.
     pub(super) fn settle(&self, measured_bytes: Option<&DeviceBytes>) {
-        if let Some(bytes) = measured_bytes {
-            self.budget.taken.lock().insert(self.model.clone(), bytes.clone());
+        if let (Some(bytes), Some(taken)) = (measured_bytes, self.budget.taken.lock().get_mut(&self.id)) {
+            taken.bytes.clone_from(bytes);
         }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.taken.lock().remove(&self.model);
+        self.budget.taken.lock().remove(&self.id);
         self.budget.look_again();
     }
 }

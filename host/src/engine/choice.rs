@@ -58,8 +58,9 @@ pub(super) async fn choose(shared: &Shared, spec: &ModelSpec) -> Choice {
     let plugins = shared.pool.plugins();
     let mut probes = Vec::with_capacity(plugins.len());
     for plugin in &plugins {
-        // The probe of a plugin for other formats is not waited for: it is rejected by its manifest.
-        let relevant = plugin.found.manifest.formats.contains(&spec.format);
+        // The probe of a plugin for other formats or other models is not waited for: it is rejected without it.
+        let pinned = spec.plugin_pin.as_ref().is_none_or(|pin| pin == plugin.name());
+        let relevant = pinned && plugin.found.manifest.formats.contains(&spec.format);
         probes.push(if relevant { plugin.probe_state().await } else { ProbeState::Unknown });
     }
     let candidates: Vec<Candidate<'_>> = plugins

@@ -232,6 +232,8 @@ impl ModelEntry {
             }
             Err(error) => {
                 tracing::error!(model = self.spec.id, "{error}");
+                // What a version that could not be replaced had taken.
+                drop(self.reservation.lock().take());
                 let before = self.failures.fetch_add(1, Ordering::Relaxed).min(6);
                 let pause = if is_lasting(error) { COOL_DOWN * (1 << before) } else { Duration::ZERO };
                 let cools_until = Instant::now() + pause.min(COOL_DOWN_MAX);
@@ -246,6 +248,8 @@ impl ModelEntry {
         self.admission.set_capacity(loaded.slots);
         if let Some(bytes) = &loaded.bytes {
             *self.measured_bytes.lock() = Some(bytes.clone());
+            // Another version of the plugin, or of the file, may take more or less than the one before.
+            self.reservation.lock().iter().for_each(|reservation| reservation.settle(Some(bytes)));
         }
     }
 
@@ -328,7 +332,8 @@ async fn load_within_budget(shared: &Shared, entry: &ModelEntry) -> LoadOutcome 
         let reservation = budget::reserve(shared, entry, shared.load_timeout).await?;
         let loaded = load_with_best_plugin(shared, &entry.spec).await?;
         reservation.settle(loaded.bytes.as_ref());
-        let kept = budget::keep_within(shared, entry).await;
+        let taken = loaded.bytes.clone().unwrap_or_else(|| entry.expected_bytes());
+        let kept = budget::keep_within(shared, &entry.spec.id, &taken).await;
         match kept {
             Ok(()) => {
                 *entry.reservation.lock() = Some(reservation);

@@ -142,6 +142,10 @@ impl PluginPool {
     pub(super) fn probe_all(&self, machine: &Arc<Machine>, timeout: Duration) {
         let permits = Arc::new(Semaphore::new(PROBES_AT_ONCE));
         for version in self.plugins() {
+            if self.preferences().disabled.iter().any(|name| name == version.name()) {
+                version.disable();
+                continue;
+            }
             let (permits, machine) = (Arc::clone(&permits), Arc::clone(machine));
             let cache_dir = self.config.cache_dir.clone();
             tokio::spawn(async move {

@@ -16,7 +16,7 @@ use super::probe_cache;
 use super::status::{PluginState, PluginStatus};
 use crate::hardware::Hardware;
 use crate::plugins::discover::FoundPlugin;
-use crate::plugins::select::{ProbeState, unfit};
+use crate::plugins::select::{DISABLED, ProbeState, unfit};
 use crate::plugins::{OnEnd, StartError, Worker, WorkerOptions};
 
 /// A version of a plugin.
@@ -150,6 +150,11 @@ impl PluginVersion {
     /// Forgets the crashes. Returns whether the plugin was in quarantine.
     pub(super) fn reset(&self) -> bool {
         self.crashes.lock().reset()
+    }
+
+    /// Marks the version as one that the operator does not want.
+    pub(super) fn disable(&self) {
+        self.probe.send_replace(Probe::Unusable(DISABLED.to_owned()));
     }
 
     /// Probes the plugin unless it is for another machine, or what its probe shows is known.

@@ -44,6 +44,12 @@ fn features() -> Vec<String> {
         };
     }
     named(&present!(
+        "sse3",
+        "ssse3",
+        "popcnt",
+        "lzcnt",
+        "aes",
+        "pclmulqdq",
         "sse4.1",
         "sse4.2",
         "avx",
@@ -55,6 +61,10 @@ fn features() -> Vec<String> {
         "avx512f",
         "avx512bw",
         "avx512vl",
+        "avx512cd",
+        "avx512dq",
+        "avx512ifma",
+        "avx512vbmi",
         "avx512vnni",
         "avx512bf16",
         "avxvnni"

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::error::InstallError;
 use crate::config::Config;
 use crate::models::Catalog;
+use crate::plugins::confine;
 
 /// The cases of the conformance suite that a new version has to pass, with their gates: the handshake and the plugin's own
 /// probe, then how it deals with what hosts of other versions and users do. The whole suite, which takes minutes for some
@@ -114,7 +115,12 @@ impl Gates<'_> {
     /// # Errors
     /// This program's own file is not found.
     pub(super) fn run(&self, report: &mut GateReport) -> Result<bool, InstallError> {
-        let subject = self.subject();
+        let model = self.model();
+        let mut subject = Subject::of(self.dir, self.manifest.clone());
+        subject.model = model.first().cloned();
+        if let Some(plugin) = self.config.plugins.get(&self.manifest.name) {
+            subject.load_options.extend(plugin.options.clone());
+        }
         let host = std::env::current_exe().map_err(InstallError::Executable)?;
         for group in CASES.chunk_by(|one, next| one.0 == next.0) {
             let begun = Instant::now();
@@ -122,7 +128,7 @@ impl Gates<'_> {
             for (gate, name) in group {
                 let Some(case) = find_case(name) else { continue };
                 let Report { outcome, output, .. } =
-                    run_one(self.command(&host, &subject, name), &subject, case);
+                    run_one(self.command(&host, &model, name), &subject, case);
                 match outcome {
                     Outcome::Passed => {}
                     Outcome::Skipped(reason) => skipped.push(reason),
@@ -136,47 +142,39 @@ impl Gates<'_> {
             if skipped.len() == group.len() {
                 report.add(gate, GateOutcome::Skipped, begun, skipped.join("; "));
             } else {
-                report.passed(
-                    gate,
-                    begun,
-                    format!("{} of {} cases", group.len() - skipped.len(), group.len()),
-                );
+                let passed = format!("{} of {} cases", group.len() - skipped.len(), group.len());
+                let warning =
+                    if confine::is_available() { "" } else { "; NOT confined, the kernel lacks Landlock" };
+                report.passed(gate, begun, format!("{passed}{warning}"));
             }
         }
         Ok(true)
     }
 
-    /// The plugin with a model to try it with: its own, or the smallest of the operator's that it reads.
-    fn subject(&self) -> Subject {
-        let mut subject = Subject::of(self.dir, self.manifest.clone());
-        subject.model = self
-            .manifest
-            .self_test
-            .iter()
-            .find_map(|test| test.model.as_ref().map(|model| self.dir.join(model)))
-            .or_else(|| self.model_at_hand());
-        if let Some(plugin) = self.config.plugins.get(&self.manifest.name) {
-            subject.load_options.extend(plugin.options.clone());
+    /// The files of a model to try it with, the one to load first: its own, or the smallest of the operator's that it reads.
+    fn model(&self) -> Vec<PathBuf> {
+        let own = self.manifest.self_test.iter().find_map(|test| test.model.as_ref());
+        if let Some(own) = own {
+            return vec![self.dir.join(own)];
         }
-        subject
-    }
-
-    fn model_at_hand(&self) -> Option<PathBuf> {
         let formats = &self.manifest.formats;
         let catalog = Catalog::scan_quietly(&self.config.models_dirs, formats);
         let readable = catalog.models.into_iter().filter(|model| {
             let pinned_elsewhere = model.plugin_pin.as_ref().is_some_and(|pin| *pin != self.manifest.name);
             formats.contains(&model.format) && !pinned_elsewhere
         });
-        readable.min_by_key(|model| model.size_bytes).map(|model| model.path)
+        let Some(model) = readable.min_by_key(|model| model.size_bytes) else { return Vec::new() };
+        // Links are allowed, wherever they lead: the operator made them.
+        let files = model.files.iter().filter_map(|file| file.canonicalize().ok());
+        std::iter::once(model.path.clone()).chain(files).collect()
     }
 
     /// A process for one case that may read the plugin, its model and what was granted, and write temporary files.
-    fn command(&self, host: &Path, subject: &Subject, case: &str) -> Command {
+    fn command(&self, host: &Path, model: &[PathBuf], case: &str) -> Command {
         let mut command = Command::new(host);
         command.args(["check-case", case, "--confined", "--read"]).arg(self.dir);
         let granted = self.granted;
-        for path in subject.model.iter().chain(&granted.read) {
+        for path in model.iter().chain(&granted.read) {
             command.arg("--read").arg(path);
         }
         granted.write.iter().for_each(|path| _ = command.arg("--write").arg(path));

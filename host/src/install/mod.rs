@@ -29,6 +29,8 @@ use crate::hardware::Hardware;
 use crate::plugins::discover;
 use gates::Gates;
 
+/// How long a swap waits for an installation, before what serves is found again only until the next start.
+const KEEP_WAIT: Duration = Duration::from_secs(5);
 /// How long another installation in the same plugins folder is waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
 
@@ -154,7 +156,9 @@ impl<'a> Installer<'a> {
             Gates { config: self.config, dir: &staged.dir, manifest: &staged.manifest, granted: &granted };
         let passed = gates.run(&mut report);
         if !matches!(passed, Ok(true)) {
-            store.discard(&staged)?;
+            if let Err(error) = store.discard(&staged) {
+                tracing::warn!("what was staged stays behind: {}", crate::error_chain(&error));
+            }
             return Err(passed.err().unwrap_or(InstallError::Gate(report)));
         }
         let begun = Instant::now();
@@ -193,7 +197,7 @@ pub fn keep_active(plugins_dir: &Path, dir: &Path) -> Result<(), InstallError> {
         return discover::activate(dir).map_err(InstallError::Pointer);
     };
     let store = Store::open(plugins_dir, System::default())?;
-    Ok(store.lock(LOCK_WAIT)?.choose(&installed.manifest.name, folder)?)
+    Ok(store.lock(KEEP_WAIT)?.choose(&installed.manifest.name, folder)?)
 }
 
 /// Versions that are neither active nor previous are not needed any more; that they stay is no reason to fail.

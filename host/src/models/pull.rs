@@ -63,7 +63,7 @@ impl Hub {
     /// The disk is too full, which is checked first, or a file cannot be fetched or is not the one that the hub lists. What has
     /// arrived stays, and the next pull goes on from there.
     pub fn fetch(&self, listing: &Listing, dir: &Path, progress: Progress<'_>) -> Result<PathBuf, PullError> {
-        let folder = if listing.is_folder() { dir.join(listing.name()) } else { dir.to_owned() };
+        let folder = if listing.is_folder() { dir.join(listing.model.repository()) } else { dir.to_owned() };
         fs::create_dir_all(&folder).map_err(|source| PullError::File { path: folder.clone(), source })?;
         let missing: u64 = listing.files.iter().map(|file| missing_bytes(&folder, file)).sum();
         let free = (System::default().free_bytes)(&folder)
@@ -90,9 +90,9 @@ impl Hub {
             move |source| PullError::File { path, source }
         };
         if path.exists() {
-            // Its size alone says whether it is another file: hashing gigabytes again on every pull helps nobody.
+            // Fine-tuned models have the sizes of the ones that they were made from, so only the hash tells them apart.
             let found = fs::metadata(&path).map_err(failed(&path))?.len();
-            if found == file.len {
+            if found == file.len && is_right(&path, file).map_err(failed(&path))? {
                 return Ok(());
             }
             return Err(PullError::Occupied { path });

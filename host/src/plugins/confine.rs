@@ -16,6 +16,19 @@ pub struct Confinement {
     pub network: bool,
 }
 
+/// Whether the kernel can confine a worker; where it does not say, it is taken to.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_available() -> bool {
+    let modules = std::fs::read_to_string("/sys/kernel/security/lsm");
+    modules.map_or(true, |modules| modules.split(',').any(|module| module.trim() == "landlock"))
+}
+
+/// Confinement is not implemented for this operating system.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_available() -> bool {
+    false
+}
+
 /// System paths that every runtime needs: libraries, fonts and data (`/usr`, `/lib…`, `/etc`, `/opt`), information
 /// about devices (`/proc`, `/sys`).
 #[cfg(target_os = "linux")]

@@ -12,6 +12,9 @@ pub use fit::unfit;
 
 use crate::hardware::Hardware;
 
+/// Why a plugin that the operator disabled is not used.
+pub const DISABLED: &str = "it is disabled by selection.disabled of the configuration";
+
 /// What the probe of a plugin has shown so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeState {
@@ -185,7 +188,7 @@ fn reject(
         return no(Check::Pin, format!("the model is pinned to plugin {pin}"));
     }
     if preferences.disabled.contains(&manifest.name) {
-        return no(Check::Disabled, "it is disabled by selection.disabled of the configuration".to_owned());
+        return no(Check::Disabled, DISABLED.to_owned());
     }
     if !manifest.formats.iter().any(|format| format == wanted.format) {
         return no(

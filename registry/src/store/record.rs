@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pajamas_plugin_api::Manifest;
 use pajamas_plugin_api::manifest::Permissions;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,7 @@ use crate::files::{read_if_there, replace};
 use crate::format::BlobRef;
 use crate::key::PublicKey;
 use crate::package::RECORD_FILE;
+use crate::release::version_folder;
 use crate::time::Timestamp;
 
 /// Largest record, in bytes.
@@ -47,6 +49,13 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Whether the folder is the one that this version is installed in.
+    pub(super) fn belongs_to(&self, dir: &Path, manifest: &Manifest) -> bool {
+        let Origin::Signed { archive, .. } = &self.origin else { return false };
+        let folder = version_folder(manifest, archive);
+        dir.file_name().is_some_and(|name| *name == *folder)
+    }
+
     /// The record of the version in `dir`, if it has one.
     pub(super) fn read(dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = dir.join(RECORD_FILE);

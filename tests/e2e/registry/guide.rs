@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use serde_json::json;
+
 use crate::harness::{Setup, host_bin};
 use crate::registry::publisher::run;
 
@@ -11,10 +13,11 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The commands of the guide that are marked to be tried, in order.
-fn commands() -> String {
+/// The commands of the guide behind this mark, in order.
+fn commands(mark: &str) -> String {
     let guide = std::fs::read_to_string(root().join("docs/plugins.md")).expect("guide");
-    let blocks = guide.split("<!-- try -->\n```console\n").skip(1);
+    let mark = format!("<!-- {mark} -->\n```console\n");
+    let blocks = guide.split(&mark).skip(1);
     let commands = blocks.flat_map(|block| block.split("\n```").next().expect("the block ends").lines());
     commands.filter_map(|line| line.strip_prefix("$ ")).map(|line| format!("{line}\n")).collect()
 }
@@ -63,11 +66,14 @@ async fn strangers_publish_a_plugin_in_c_and_one_in_rust_and_another_machine_ser
     let bin = host_bin();
     let programs =
         format!("{}:{}", bin.parent().expect("folder").display(), std::env::var("PATH").expect("PATH"));
-    let mut shell = Command::new("bash");
-    shell.args(["-e", "-u", "-c", &commands()]).current_dir(&scratch).env("API", api).env("PATH", programs);
     // What cargo builds here is built again on every run unless it is kept: the crates that it needs take half a minute.
     let kept = bin.parent().and_then(Path::parent).expect("target folder").join("third-party");
-    let printed = run(shell.env("CARGO_TARGET_DIR", kept).env_remove("RUSTFLAGS"));
+    let follow = |mark: &str| {
+        let mut shell = Command::new("bash");
+        shell.args(["-e", "-u", "-c", &commands(mark)]).current_dir(&scratch).env_remove("RUSTFLAGS");
+        run(shell.env("API", &api).env("PATH", &programs).env("CARGO_TARGET_DIR", &kept))
+    };
+    let printed = follow("try");
     assert_eq!(printed.matches(" 0 failed, 0 crashed").count(), 2, "{printed}");
 
     let registry = Served::start(&scratch.join("birds"));
@@ -82,6 +88,18 @@ async fn strangers_publish_a_plugin_in_c_and_one_in_rust_and_another_machine_ser
     let host = client.start();
     for model in ["polly", "menura"] {
         assert_eq!(host.chat(model, "hello stranger").await.text(), "hello stranger", "{model}");
+    }
+    follow("try later");
+    let updated = host.run(&["plugins", "update"]);
+    assert_eq!(updated.code, Some(0), "{updated:?}");
+    for version in ["0.2.0", "0.1.0"] {
+        for (plugin, model) in [("parrot", "polly"), ("lyrebird", "menura")] {
+            let report = host.post(&format!("/admin/plugins/{plugin}/swap"), &json!({})).await;
+            assert_eq!((report.status, &report.body["to"]), (200, &json!(version)), "{report:?}");
+            assert_eq!(host.chat(model, "hello again").await.text(), "hello again", "{model} {version}");
+            let back = host.run(&["plugins", "rollback", plugin]);
+            assert_eq!(back.code, Some(0), "{back:?}");
+        }
     }
     // Without the registry, what is installed goes on, and an installation says what is missing.
     drop(registry);

@@ -52,6 +52,17 @@ impl Publisher {
 
     /// Publishes a plugin in C that reads `*.NAME` files, with its manifest changed. Returns the package's hash.
     pub fn publish(&self, name: &str, version: &str, edit: impl FnOnce(String) -> String) -> String {
+        self.publish_with(name, version, &|source| source, edit)
+    }
+
+    /// As [`Publisher::publish`], with `echo.c` changed too.
+    pub fn publish_with(
+        &self,
+        name: &str,
+        version: &str,
+        edit_source: &dyn Fn(String) -> String,
+        edit: impl FnOnce(String) -> String,
+    ) -> String {
         let folder = self.path(name);
         if folder.exists() {
             std::fs::remove_dir_all(&folder).expect("remove");
@@ -61,7 +72,8 @@ impl Publisher {
             let path = folder.join(file);
             std::fs::write(&path, edit(std::fs::read_to_string(&path).expect("read"))).expect("write");
         };
-        change("echo.c", &|text| text.replace("STR(\"0.1.0\")", &format!("STR(\"{version}\")")));
+        let versioned = |text: String| text.replace("STR(\"0.1.0\")", &format!("STR(\"{version}\")"));
+        change("echo.c", &|text| edit_source(versioned(text)));
         change("plugin.toml", &|text| {
             text.replace("version = \"0.1.0\"", &format!("version = \"{version}\""))
         });

@@ -14,7 +14,8 @@ const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Most files of one model.
 const FILES_MAX: usize = 1000;
 /// Ends of the names of files that no engine of this host needs: weights for other software, pictures and texts for people.
-const NOT_NEEDED: [&str; 12] = [
+/// A `model.toml` is the operator's word about a model, and nobody else's.
+const NOT_NEEDED: [&str; 13] = [
     ".bin",
     ".pt",
     ".pth",
@@ -26,6 +27,7 @@ const NOT_NEEDED: [&str; 12] = [
     ".jpg",
     ".gif",
     ".pdf",
+    ".toml",
     ".gitattributes",
 ];
 
@@ -114,12 +116,6 @@ impl Listing {
     #[must_use]
     pub fn is_folder(&self) -> bool {
         !self.files.iter().all(|file| file.is_single())
-    }
-
-    /// Name of the repository.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.model.name
     }
 
     /// Bytes of all files.
@@ -214,8 +210,12 @@ fn choose(model: &ModelRef, files: Vec<HubFile>) -> Result<Vec<HubFile>, PullErr
     }
     let needed: Vec<_> =
         files.iter().filter(|file| !NOT_NEEDED.iter().any(|end| file.path.ends_with(end))).cloned().collect();
-    if needed.is_empty() || needed.len() > FILES_MAX {
-        return choose("has no files that an engine could read", names(&files));
+    // Weights are never among the files that git itself keeps.
+    let has_weights = needed.iter().any(|file| matches!(file.checksum, Checksum::Sha256(_)));
+    if !has_weights || needed.len() > FILES_MAX {
+        let problem = "has no weights that an engine could read beside its other files; of a folder in it, name a file: \
+                       hf:ORG/REPO:FOLDER/FILE";
+        return choose(problem, names(&files));
     }
     Ok(needed)
 }
@@ -258,11 +258,14 @@ mod tests {
         }
     }
 
+    /// What is chosen of files, of which those for people and machines to read are git's own.
     fn chosen(reference: &str, files: &[&str]) -> Result<Vec<String>, String> {
-        let checksum = Checksum::Git(String::new());
-        let files =
-            files.iter().map(|path| HubFile { path: (*path).into(), len: 1, checksum: checksum.clone() });
-        let chosen = choose(&reference.parse().unwrap(), files.collect());
+        let file = |path: &&str| {
+            let is_text = [".json", ".md", ".toml"].iter().any(|end| path.ends_with(end));
+            let checksum = if is_text { Checksum::Git } else { Checksum::Sha256 };
+            HubFile { path: (*path).to_owned(), len: 1, checksum: checksum(String::new()) }
+        };
+        let chosen = choose(&reference.parse().unwrap(), files.iter().map(file).collect());
         chosen
             .map(|files| files.into_iter().map(|file| file.path).collect())
             .map_err(|error| error.to_string())
@@ -280,12 +283,21 @@ mod tests {
         assert!(
             chosen("hf:o/r:m-00001-of-00002.gguf", &[parts[0]]).unwrap_err().contains("not all of its parts")
         );
-        let folder = ["config.json", "model.safetensors", "pytorch_model.bin", "README.md", "tokenizer.json"];
+        let folder = [
+            "config.json",
+            "model.safetensors",
+            "pytorch_model.bin",
+            "README.md",
+            "tokenizer.json",
+            "model.toml",
+        ];
         assert_eq!(
             chosen("hf:o/r", &folder).unwrap(),
             ["config.json", "model.safetensors", "tokenizer.json"]
         );
-        assert!(chosen("hf:o/r", &["README.md"]).unwrap_err().contains("no files that an engine could read"));
+        for without in [&["README.md"][..], &["config.json"], &["config.json", "pytorch_model.bin"]] {
+            assert!(chosen("hf:o/r", without).unwrap_err().contains("no weights"), "{without:?}");
+        }
     }
 
     proptest::proptest! {
