@@ -29,7 +29,7 @@ pub use hash::{Hash, HashError};
 pub use key::{KeyError, PublicKey, SecretKey};
 pub use lock::LockError;
 pub use publish::{PublishError, Repository, Signer, sign_handover};
-pub use release::Release;
+pub use release::{Release, title};
 pub use step::{Progress, Step};
 pub use store::{Installed, Listing, LockedStore, Origin, Staged, Store, StoreError};
 pub use system::{SpaceError, System};

@@ -75,8 +75,9 @@ pub(crate) fn version_folder(manifest: &Manifest, archive: &BlobRef) -> String {
     format!("{}+{}", manifest.version, archive.sha256.short())
 }
 
-/// A manifest's name, version and variant, for people.
-pub(crate) fn title(manifest: &Manifest) -> String {
+/// A manifest's name and version, and its variant if it has one, for people: `gguf 1.2.0 (cuda)`.
+#[must_use]
+pub fn title(manifest: &Manifest) -> String {
     let variant = manifest.variant.as_ref().map(|variant| format!(" ({variant})")).unwrap_or_default();
     format!("{} {}{variant}", manifest.name, manifest.version)
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use pajamas_registry::{Catalog, Installed, Origin, Registry, Release, Step};
+use pajamas_registry::{Catalog, Installed, Origin, Registry, Release, Step, title};
 use semver::VersionReq;
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use super::print::Printer;
 use crate::config::Config;
 use crate::hardware::Hardware;
 use crate::install::{
-    Choice, GateOutcome, GateReport, InstallError, Installer, Wanted, list_permissions, recommend, title,
+    Choice, GateOutcome, GateReport, InstallError, Installer, Wanted, list_permissions, recommend,
 };
 
 #[derive(Debug, clap::Args)]

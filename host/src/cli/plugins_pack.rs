@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use pajamas_registry::package::pack;
+use pajamas_registry::title;
 use serde_json::json;
 
 use super::Error;
 use super::print::{Printer, bytes};
-use crate::install::title;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PackArgs {

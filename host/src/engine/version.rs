@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use pajamas_plugin_api::version::abi_version;
 use pajamas_plugin_api::{Accel, ProbeReport};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -16,7 +15,7 @@ use super::probe_cache;
 use super::status::{PluginState, PluginStatus};
 use crate::hardware::Hardware;
 use crate::plugins::discover::FoundPlugin;
-use crate::plugins::select::{DISABLED, ProbeState, unfit};
+use crate::plugins::select::{DISABLED, ProbeState, cannot_run};
 use crate::plugins::{OnEnd, StartError, Worker, WorkerOptions};
 
 /// A version of a plugin.
@@ -128,16 +127,9 @@ impl PluginVersion {
 
     /// What speaks against the plugin without running it.
     fn static_problem(&self, hardware: &Hardware) -> Option<String> {
-        let manifest = &self.found.manifest;
-        let ours = abi_version();
-        if !manifest.abi.matches(&ours) {
-            return Some(format!("it is for hosts of ABI {}, this host speaks {ours}", manifest.abi));
-        }
-        if let Some(rejection) = unfit(manifest, hardware) {
-            return Some(rejection.reason);
-        }
         let library = &self.options.library;
-        (!library.is_file()).then(|| format!("its library {} is missing", library.display()))
+        cannot_run(&self.found.manifest, hardware)
+            .or_else(|| (!library.is_file()).then(|| format!("its library {} is missing", library.display())))
     }
 
     /// Marks the version as unusable when it is for another machine, without running it. Returns whether it is.

@@ -1,13 +1,11 @@
 //! Which release of a plugin suits this machine, and which plugins it should have. Pure functions.
 
-use pajamas_plugin_api::version::abi_version;
 use pajamas_plugin_api::{Accel, Manifest};
-use pajamas_registry::{Index, Release};
+use pajamas_registry::{Index, Release, title};
 
 use super::error::InstallError;
-use super::title;
 use crate::hardware::Hardware;
-use crate::plugins::select::unfit;
+use crate::plugins::select::cannot_run;
 
 /// What is recommended of one plugin.
 #[derive(Debug)]
@@ -18,16 +16,6 @@ pub struct Choice {
     pub release: Option<Release>,
     /// Why it is that one, or why there is none: one sentence for each release that was looked at.
     pub reasons: Vec<String>,
-}
-
-/// Why a release cannot run on this machine, going by its manifest.
-#[must_use]
-pub(super) fn problem(manifest: &Manifest, hardware: &Hardware) -> Option<String> {
-    let ours = abi_version();
-    if !manifest.abi.matches(&ours) {
-        return Some(format!("it is for hosts of ABI {}, this host speaks {ours}", manifest.abi));
-    }
-    unfit(manifest, hardware).map(|rejection| rejection.reason)
 }
 
 /// The release that suits this machine best: the newest version that has a variant for it, of its variants one for an
@@ -82,7 +70,7 @@ fn best(releases: Vec<Release>, hardware: &Hardware) -> (Option<Release>, Vec<St
         if fitting.first().is_some_and(|found| found.manifest().version != manifest.version) {
             break;
         }
-        match problem(manifest, hardware) {
+        match cannot_run(manifest, hardware) {
             Some(problem) => reasons.push(format!("{}: {problem}", title(manifest))),
             None => fitting.push(release),
         }

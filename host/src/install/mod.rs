@@ -12,7 +12,6 @@ mod permissions;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pajamas_plugin_api::Manifest;
 use pajamas_registry::source::{FolderSource, HttpOptions, HttpSource, Source};
 use pajamas_registry::{
     Catalog, Installed, LockedStore, Origin, Registry, RegistryConfig, Release, Step, Store, System,
@@ -27,6 +26,7 @@ pub use permissions::{granted_to, list as list_permissions};
 use crate::config::Config;
 use crate::hardware::Hardware;
 use crate::plugins::discover;
+use crate::plugins::select::cannot_run;
 use gates::Gates;
 
 /// How long a swap waits for an installation, before what serves is found again only until the next start.
@@ -141,7 +141,7 @@ impl<'a> Installer<'a> {
             format!("publisher {}, key {}", manifest.publisher, release.key()),
         );
         let begun = Instant::now();
-        if let Some(problem) = choose::problem(manifest, self.hardware) {
+        if let Some(problem) = cannot_run(manifest, self.hardware) {
             report.failed("constraints", begun, problem);
             return Err(InstallError::Gate(report));
         }
@@ -213,11 +213,4 @@ fn source(location: &str) -> Result<Box<dyn Source>, InstallError> {
         return Ok(Box::new(HttpSource::new(location, HttpOptions::default())?));
     }
     Ok(Box::new(FolderSource::new(Path::new(location))))
-}
-
-/// A manifest's name, version and variant, for people.
-#[must_use]
-pub fn title(manifest: &Manifest) -> String {
-    let variant = manifest.variant.as_ref().map(|variant| format!(" ({variant})")).unwrap_or_default();
-    format!("{} {}{variant}", manifest.name, manifest.version)
 }

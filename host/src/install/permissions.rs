@@ -2,10 +2,9 @@
 
 use pajamas_plugin_api::Manifest;
 use pajamas_plugin_api::manifest::Permissions;
-use pajamas_registry::{Installed, Origin};
+use pajamas_registry::{Installed, Origin, title};
 
 use super::error::InstallError;
-use super::title;
 use crate::plugins::discover::FoundPlugin;
 
 /// What is granted at an installation: all that the manifest asks for, or nothing.

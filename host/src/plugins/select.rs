@@ -8,7 +8,7 @@ mod fit;
 use pajamas_plugin_api::{Accel, Manifest, Task};
 use serde::Serialize;
 
-pub use fit::unfit;
+pub use fit::{cannot_run, unfit};
 
 use crate::hardware::Hardware;
 

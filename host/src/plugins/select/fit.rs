@@ -1,6 +1,7 @@
 //! Whether a plugin fits this machine, going by its manifest: before any of its code runs.
 
 use pajamas_plugin_api::manifest::{AccelNeeds, Target};
+use pajamas_plugin_api::version::abi_version;
 use pajamas_plugin_api::{Accel, Manifest};
 
 use super::{Check, Rejection};
@@ -8,6 +9,16 @@ use crate::hardware::{Gpu, Hardware, cuda_version, is_at_least};
 
 /// Bytes of the unit of `vram_min_mb`.
 const MIB: u64 = 1024 * 1024;
+
+/// Why a plugin cannot run in this host on this machine, if it cannot, in a sentence.
+#[must_use]
+pub fn cannot_run(manifest: &Manifest, hardware: &Hardware) -> Option<String> {
+    let ours = abi_version();
+    if !manifest.abi.matches(&ours) {
+        return Some(format!("it is for hosts of ABI {}, this host speaks {ours}", manifest.abi));
+    }
+    unfit(manifest, hardware).map(|rejection| rejection.reason)
+}
 
 /// Why a plugin cannot run on this machine, if it cannot.
 #[must_use]
