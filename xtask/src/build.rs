@@ -14,6 +14,7 @@ use pajamas_plugin_api::manifest::{MANIFEST_FILE, Manifest};
 
 use crate::espeak;
 use crate::files;
+use crate::mlx;
 use crate::onnxruntime;
 use crate::process;
 use crate::setup::Tools;
@@ -26,12 +27,15 @@ use artifacts::Artifacts;
 /// The plugins that build on this platform: the folder in `plugins/` and the package in it.
 const PLUGINS: &[Crate] = &[
     Crate { name: "gguf", package: "pajamas-gguf", companions: &[] },
+    Crate { name: "mlx", package: "pajamas-mlx", companions: &[mlx::place] },
     Crate { name: "onnx", package: "pajamas-onnx", companions: &[onnxruntime::place, espeak::place] },
     Crate { name: "system-tts", package: "pajamas-system-tts", companions: &[espeak::place] },
 ];
 
-/// Names of the plugins that build on this platform.
-pub(crate) const PLUGIN_NAMES: [&str; PLUGINS.len()] = [PLUGINS[0].name, PLUGINS[1].name, PLUGINS[2].name];
+/// The plugins that build on this machine.
+fn plugins(tools: &Tools) -> impl Iterator<Item = &'static Crate> {
+    PLUGINS.iter().filter(|plugin| plugin.name != "mlx" || tools.has_mlx())
+}
 
 /// The fixture plugins written in Rust: the folder in `tests/fixtures/plugins/` and the package in it.
 const RUST_FIXTURES: &[Crate] = &[
@@ -77,6 +81,8 @@ pub(crate) struct Built {
     pub(crate) host: PathBuf,
     /// The folder of the shipped plugins.
     pub(crate) plugins: PathBuf,
+    /// Names of the plugins that build on this machine, which are their folders' names too.
+    pub(crate) plugin_names: Vec<&'static str>,
     /// The folder of the fixture plugins, filled only when they were asked for.
     pub(crate) fixtures: PathBuf,
 }
@@ -85,7 +91,7 @@ pub(crate) fn run(workspace: &Workspace, args: &BuildArgs) -> Result<()> {
     let tools = Tools::ensure(workspace)?;
     let is_wanted =
         |plugin: &&Crate| args.plugins.is_empty() || args.plugins.iter().any(|p| p == plugin.name);
-    let plugins: Vec<_> = PLUGINS.iter().filter(is_wanted).collect();
+    let plugins: Vec<_> = plugins(&tools).filter(is_wanted).collect();
     let fixtures = if args.fixtures { RUST_FIXTURES } else { &[] };
 
     let mut cargo = tools.cargo();
@@ -120,12 +126,12 @@ pub(crate) fn for_users(workspace: &Workspace, tools: &Tools) -> Result<Built> {
 fn host_and_plugins(workspace: &Workspace, tools: &Tools, profile: &str) -> Result<Built> {
     let mut cargo = tools.cargo();
     cargo.args(["build", "--profile", profile, "--package", "pajamas-host"]);
-    for plugin in PLUGINS {
+    for plugin in plugins(tools) {
         cargo.args(["--package", plugin.package]);
     }
     let artifacts = Artifacts::compile(&mut cargo)?;
     let built = Built::new(workspace, tools, &artifacts)?;
-    built.place_plugins(workspace, tools, &artifacts, &PLUGINS.iter().collect::<Vec<_>>())?;
+    built.place_plugins(workspace, tools, &artifacts, &plugins(tools).collect::<Vec<_>>())?;
     Ok(built)
 }
 
@@ -134,10 +140,10 @@ fn host_and_plugins(workspace: &Workspace, tools: &Tools, profile: &str) -> Resu
 /// The same selection as the test run's, so that its crates have the same features and nothing is compiled twice.
 pub(crate) fn for_tests(workspace: &Workspace, tools: &Tools) -> Result<Built> {
     let mut cargo = tools.cargo();
-    cargo.args(["build", "--release", "--workspace", "--lib", "--bins", "--tests"]);
+    cargo.args(["build", "--release", "--lib", "--bins", "--tests"]).args(tools.all_crates());
     let artifacts = Artifacts::compile(&mut cargo)?;
     let built = Built::new(workspace, tools, &artifacts)?;
-    built.place_plugins(workspace, tools, &artifacts, &PLUGINS.iter().collect::<Vec<_>>())?;
+    built.place_plugins(workspace, tools, &artifacts, &plugins(tools).collect::<Vec<_>>())?;
     built.place_fixtures(workspace, &artifacts)?;
     Ok(built)
 }
@@ -152,6 +158,7 @@ impl Built {
         Ok(Self {
             host: artifacts.program("pajamas-host")?,
             plugins: workspace.root().join("plugins"),
+            plugin_names: plugins(tools).map(|plugin| plugin.name).collect(),
             fixtures: artifacts::target_folder(tools)?.join("fixtures"),
         })
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use pajamas_plugin_api::manifest::{MANIFEST_FILE, Manifest};
 
-use crate::build::{self, Built, PLUGIN_NAMES};
+use crate::build::{self, Built};
 use crate::files;
 use crate::process;
 use crate::setup::Tools;
@@ -81,7 +81,7 @@ pub(crate) fn package(workspace: &Workspace, built: &Built, out: &Path, keys: Op
     };
     signed(&["registry", "init"], &[&registry])?;
     signed(&["registry", "publisher"], &[&registry, Path::new(PUBLISHER), &keys.join("publisher.key.pub")])?;
-    for name in PLUGIN_NAMES {
+    for &name in &built.plugin_names {
         let folder = plugin_folder(workspace, &built.plugins.join(name), out)?;
         let package = out.join(format!("{name}.tar.zst"));
         host(built, &["plugins", "pack"], &[&folder, Path::new("--output"), &package])?;

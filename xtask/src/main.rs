@@ -18,6 +18,7 @@ mod dist;
 mod espeak;
 mod foreign_hooks;
 mod hooks;
+mod mlx;
 mod models;
 mod onnxruntime;
 mod serve;

@@ -119,12 +119,12 @@ impl Workshop<'_> {
                 files::remove_folder(&ready)?;
                 fs::rename(&content, &ready)?;
             }
-            Source::Converted { script, outputs, .. } => {
+            Source::Converted { script, arguments, outputs, .. } => {
                 eprintln!("models: converting {}", model.name);
                 let script = self.workspace.root().join("xtask/python").join(script);
                 let mut python = Command::new(self.venv.python());
                 // No cache of compiled scripts inside the repository.
-                process::run(python.arg("-B").arg(script).arg(&content).arg(&ready))?;
+                process::run(python.arg("-B").arg(script).arg(&content).arg(&ready).args(*arguments))?;
                 for output in *outputs {
                     verify(&ready.join(output.path), output)?;
                 }

@@ -13,6 +13,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::mlx;
 use crate::process;
 use crate::python::{Package, Venv};
 use crate::workspace::Workspace;
@@ -46,6 +47,7 @@ pub(crate) struct Tools {
     variables: Vec<(&'static str, OsString)>,
     venv: Venv,
     root: PathBuf,
+    has_mlx: bool,
 }
 
 impl Tools {
@@ -70,12 +72,29 @@ impl Tools {
             Some(folder) => variables.push(("LIBCLANG_PATH", folder.into())),
             None => variables.extend(wheel_libclang_variables(&venv, &compiler)?),
         }
-        Ok(Self { variables, venv, root: workspace.root().to_owned() })
+        let mlx = mlx::ensure(workspace, &venv)?;
+        let has_mlx = mlx.is_some();
+        variables.extend(mlx.into_iter().flatten());
+        Ok(Self { variables, venv, root: workspace.root().to_owned(), has_mlx })
     }
 
     /// The private Python environment.
     pub(crate) fn venv(&self) -> &Venv {
         &self.venv
+    }
+
+    /// Whether MLX is there, for the plugin that is built against it.
+    pub(crate) fn has_mlx(&self) -> bool {
+        self.has_mlx
+    }
+
+    /// The options that select every crate which can be built on this machine.
+    pub(crate) fn all_crates(&self) -> Vec<&'static str> {
+        let mut options = vec!["--workspace"];
+        if !self.has_mlx {
+            options.extend(["--exclude", "pajamas-mlx", "--exclude", "mlx-sys"]);
+        }
+        options
     }
 
     /// A cargo command in the repository's top folder, with the tools in its environment.

@@ -63,7 +63,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
     process::run(&mut with_paths(test_runner(&tools, &args.filters)))?;
     if args.filters.is_empty() {
         let mut doc_tests = tools.cargo();
-        doc_tests.args(["test", "--doc", "--release", "--workspace"]);
+        doc_tests.args(["test", "--doc", "--release"]).args(tools.all_crates());
         process::run(&mut with_paths(doc_tests))?;
     }
     if let Some(message) = skipped {
@@ -76,10 +76,10 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
 fn test_runner(tools: &Tools, filters: &[String]) -> Command {
     let mut cargo = tools.cargo();
     if has_subcommand(tools, "nextest") {
-        cargo.args(["nextest", "run", "--release", "--workspace"]).args(filters);
+        cargo.args(["nextest", "run", "--release"]).args(tools.all_crates()).args(filters);
     } else {
         let targets = ["--lib", "--bins", "--tests"];
-        cargo.args(["test", "--release", "--workspace"]).args(targets).arg("--").args(filters);
+        cargo.args(["test", "--release"]).args(tools.all_crates()).args(targets).arg("--").args(filters);
     }
     cargo
 }
@@ -87,8 +87,9 @@ fn test_runner(tools: &Tools, filters: &[String]) -> Command {
 /// Checks the sources. Returns a line to repeat at the end if a check could not run.
 fn lint(tools: &Tools) -> Result<Option<String>> {
     process::run(tools.cargo().args(["fmt", "--all", "--check"]))?;
-    let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"];
-    process::run(tools.cargo().args(clippy))?;
+    let mut clippy = tools.cargo();
+    clippy.args(["clippy", "--release", "--all-targets"]).args(tools.all_crates());
+    process::run(clippy.args(["--", "--deny", "warnings"]))?;
     if has_subcommand(tools, "deny") {
         process::run(tools.cargo().args(["deny", "check"]))?;
         return Ok(None);

@@ -39,6 +39,11 @@ impl Workspace {
         self.cache.join("models")
     }
 
+    /// The content of MLX's wheel.
+    pub(crate) fn mlx(&self) -> PathBuf {
+        self.cache.join("mlx")
+    }
+
     /// The folder of espeak-ng's library and data.
     pub(crate) fn espeak(&self) -> PathBuf {
         self.cache.join("espeak-ng")

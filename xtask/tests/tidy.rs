@@ -24,6 +24,10 @@ const UNSAFE_FILES: &[&str] = &[
     "plugins/gguf/src/ffi",
     // What wit-bindgen generates, between a hook and the host.
     "plugins/hooks/common/src/hook.rs",
+    // Bindings that a tool generates, a function that C calls, and one of C that has no safe wrapper.
+    "plugins/mlx/mlx-sys/src/lib.rs",
+    "plugins/mlx/src/blas.rs",
+    "plugins/mlx/src/streams.rs",
     "plugins/pipelines/src/espeak/ffi.rs",
     "tests/fixtures/hooks/rogue/src/bindings.rs",
     // The suite plays a host that does not trust the plugin, beneath the safe face.

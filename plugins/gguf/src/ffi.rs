@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
+use pajamas_generation::{AbortCheck, Batch, DecodeError, LmRunner};
 use parking_lot::Mutex;
 use tracing::Level;
 
@@ -80,75 +81,34 @@ pub(crate) struct ContextConfig {
     pub rope_freq_scale: f32,
 }
 
-/// Why a decode did not happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum DecodeError {
-    /// No free cells in the KV cache; the cache is unchanged.
-    #[error("the key-value cache is full")]
-    NoCells,
-    /// The abort check said so; cells of the batch may have been written.
-    #[error("aborted")]
-    Aborted,
-    /// Anything else.
-    #[error("llama.cpp could not compute the batch (status {0})")]
-    Failed(i32),
-}
-
-/// Rows of one decode call, in the layout that llama.cpp wants. Reused between calls.
+/// What llama.cpp wants of a batch besides its columns. Reused between calls.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
-    tokens: Vec<i32>,
-    positions: Vec<i32>,
-    sequences: Vec<i32>,
-    outputs: Vec<i8>,
+struct BatchExtras {
     counts: Vec<i32>,
     pointers: Vec<*mut i32>,
 }
 
-// SAFETY: the pointers are rebuilt from `sequences` before each use and never read otherwise.
-unsafe impl Send for Batch {}
+// SAFETY: the pointers are rebuilt from the batch before each use and never read otherwise.
+unsafe impl Send for BatchExtras {}
 
-impl Batch {
-    /// Removes all rows.
-    pub(crate) fn clear(&mut self) {
-        self.tokens.clear();
-        self.positions.clear();
-        self.sequences.clear();
-        self.outputs.clear();
-    }
-
-    /// Adds a row and returns its index.
-    pub(crate) fn push(&mut self, token: i32, position: usize, sequence: usize, output: bool) -> usize {
-        self.tokens.push(token);
-        self.positions.push(i32::try_from(position).unwrap_or(i32::MAX));
-        self.sequences.push(i32::try_from(sequence).unwrap_or(i32::MAX));
-        self.outputs.push(i8::from(output));
-        self.tokens.len() - 1
-    }
-
-    /// Number of rows.
-    pub(crate) fn len(&self) -> usize {
-        self.tokens.len()
-    }
-
-    fn raw(&mut self) -> sys::llama_batch {
-        let rows = self.tokens.len();
+impl BatchExtras {
+    /// The batch in llama.cpp's layout; it points into `batch` and `self`.
+    fn raw(&mut self, batch: &mut Batch) -> sys::llama_batch {
+        let rows = batch.len();
         self.counts.resize(rows.max(self.counts.len()), 1);
         self.pointers.clear();
-        self.pointers.extend(self.sequences.iter_mut().map(std::ptr::from_mut));
+        self.pointers.extend(batch.sequences.iter_mut().map(std::ptr::from_mut));
         sys::llama_batch {
             n_tokens: i32::try_from(rows).unwrap_or(i32::MAX),
-            token: self.tokens.as_mut_ptr(),
+            token: batch.tokens.as_mut_ptr(),
             embd: std::ptr::null_mut(),
-            pos: self.positions.as_mut_ptr(),
+            pos: batch.positions.as_mut_ptr(),
             n_seq_id: self.counts.as_mut_ptr(),
             seq_id: self.pointers.as_mut_ptr(),
-            logits: self.outputs.as_mut_ptr(),
+            logits: batch.outputs.as_mut_ptr(),
         }
     }
 }
-
-type AbortCheck<'a> = &'a (dyn Fn() -> bool + Sync);
 
 /// Where the abort callback finds the check of the decode that runs; null between decodes.
 #[derive(Debug, Default)]
@@ -176,6 +136,7 @@ thread_local! {
 pub(crate) struct Context {
     raw: NonNull<sys::llama_context>,
     abort: Box<AbortSlot>,
+    extras: BatchExtras,
     vocabulary: usize,
     embedding: usize,
     _model: Arc<LlamaModel>,
@@ -205,34 +166,7 @@ impl Context {
         let embedding =
             if rank { model.n_cls_out() as usize } else { usize::try_from(model.n_embd_out()).unwrap_or(0) };
         let vocabulary = usize::try_from(model.n_vocab()).unwrap_or(0);
-        Some(Self { raw, abort, vocabulary, embedding, _model: model })
-    }
-
-    /// Computes the batch. `abort` is asked between the operations on the CPU.
-    pub(crate) fn decode(&mut self, batch: &mut Batch, abort: AbortCheck<'_>) -> Result<(), DecodeError> {
-        llama_log::forget_error();
-        let check: *const AbortCheck<'_> = &raw const abort;
-        self.abort.0.store(check.cast_mut().cast(), Ordering::Release);
-        // SAFETY: the context is live and exclusively borrowed; the batch's arrays have `n_tokens` elements.
-        let status = unsafe { sys::llama_decode(self.raw.as_ptr(), batch.raw()) };
-        ABORTING.set(false);
-        self.abort.0.store(std::ptr::null_mut(), Ordering::Release);
-        match status {
-            0 => Ok(()),
-            1 => Err(DecodeError::NoCells),
-            2 => Err(DecodeError::Aborted),
-            other => Err(DecodeError::Failed(other)),
-        }
-    }
-
-    /// The logits of row `row` of the last batch, if that row was an output.
-    pub(crate) fn logits(&mut self, row: usize) -> Option<&[f32]> {
-        let row = i32::try_from(row).ok()?;
-        // SAFETY: the context is live; llama.cpp checks the row and answers null for a wrong one.
-        let data = NonNull::new(unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), row) })?;
-        // SAFETY: a row of logits has one value for each token of the vocabulary, valid until the next decode, which
-        // needs `&mut self`.
-        Some(unsafe { std::slice::from_raw_parts(data.as_ptr(), self.vocabulary) })
+        Some(Self { raw, abort, extras: BatchExtras::default(), vocabulary, embedding, _model: model })
     }
 
     /// The pooled embedding (or the scores) of a sequence of the last batch.
@@ -242,34 +176,6 @@ impl Context {
         let data = NonNull::new(unsafe { sys::llama_get_embeddings_seq(self.raw.as_ptr(), sequence) })?;
         // SAFETY: the length is that of the context's pooling, read when it was created; valid until the next decode.
         Some(unsafe { std::slice::from_raw_parts(data.as_ptr(), self.embedding) })
-    }
-
-    /// Removes the cells of `sequence` from position `from`. False when the kind of memory cannot remove a part.
-    pub(crate) fn remove(&mut self, sequence: usize, from: usize) -> bool {
-        let (Ok(sequence), Ok(from)) = (i32::try_from(sequence), i32::try_from(from)) else { return false };
-        // SAFETY: the context is live; the memory handle belongs to it (null for an encoder, which is checked).
-        unsafe {
-            let memory = sys::llama_get_memory(self.raw.as_ptr());
-            memory.is_null() || sys::llama_memory_seq_rm(memory, sequence, from, -1)
-        }
-    }
-
-    /// Copies all cells of `source` to `target`, which must be empty.
-    pub(crate) fn copy(&mut self, source: usize, target: usize) {
-        let (Ok(source), Ok(target)) = (i32::try_from(source), i32::try_from(target)) else { return };
-        // SAFETY: the context is live and both sequences are below its number of sequences.
-        unsafe {
-            let memory = sys::llama_get_memory(self.raw.as_ptr());
-            if !memory.is_null() {
-                sys::llama_memory_seq_cp(memory, source, target, -1, -1);
-            }
-        }
-    }
-
-    /// Tokens that one sequence can hold.
-    pub(crate) fn sequence_len_max(&self) -> usize {
-        // SAFETY: the context is live.
-        unsafe { sys::llama_n_ctx_seq(self.raw.as_ptr()) as usize }
     }
 
     /// Applies these adapters from the next decode on. False when llama.cpp refuses.
@@ -286,6 +192,62 @@ impl Context {
             )
         };
         status == 0
+    }
+}
+
+impl LmRunner for Context {
+    fn sequence_len_max(&self) -> usize {
+        // SAFETY: the context is live.
+        unsafe { sys::llama_n_ctx_seq(self.raw.as_ptr()) as usize }
+    }
+
+    /// `abort` is asked between the operations on the CPU.
+    fn decode(&mut self, batch: &mut Batch, abort: AbortCheck<'_>) -> Result<(), DecodeError> {
+        llama_log::forget_error();
+        let check: *const AbortCheck<'_> = &raw const abort;
+        self.abort.0.store(check.cast_mut().cast(), Ordering::Release);
+        // SAFETY: the context is live and exclusively borrowed; the batch's arrays have `n_tokens` elements.
+        let status = unsafe { sys::llama_decode(self.raw.as_ptr(), self.extras.raw(batch)) };
+        ABORTING.set(false);
+        self.abort.0.store(std::ptr::null_mut(), Ordering::Release);
+        match status {
+            0 => Ok(()),
+            1 => Err(DecodeError::NoCells),
+            2 => Err(DecodeError::Aborted),
+            other => {
+                let reason = llama_log::take_error().unwrap_or_else(|| "no reason given".to_owned());
+                Err(DecodeError::Failed(format!("llama.cpp says {other}: {reason}")))
+            }
+        }
+    }
+
+    fn logits(&mut self, row: usize) -> Option<&[f32]> {
+        let row = i32::try_from(row).ok()?;
+        // SAFETY: the context is live; llama.cpp checks the row and answers null for a wrong one.
+        let data = NonNull::new(unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), row) })?;
+        // SAFETY: a row of logits has one value for each token of the vocabulary, valid until the next decode, which
+        // needs `&mut self`.
+        Some(unsafe { std::slice::from_raw_parts(data.as_ptr(), self.vocabulary) })
+    }
+
+    fn remove(&mut self, sequence: usize, from: usize) -> bool {
+        let (Ok(sequence), Ok(from)) = (i32::try_from(sequence), i32::try_from(from)) else { return false };
+        // SAFETY: the context is live; the memory handle belongs to it (null for an encoder, which is checked).
+        unsafe {
+            let memory = sys::llama_get_memory(self.raw.as_ptr());
+            memory.is_null() || sys::llama_memory_seq_rm(memory, sequence, from, -1)
+        }
+    }
+
+    fn copy(&mut self, source: usize, target: usize) {
+        let (Ok(source), Ok(target)) = (i32::try_from(source), i32::try_from(target)) else { return };
+        // SAFETY: the context is live and both sequences are below its number of sequences.
+        unsafe {
+            let memory = sys::llama_get_memory(self.raw.as_ptr());
+            if !memory.is_null() {
+                sys::llama_memory_seq_cp(memory, source, target, -1, -1);
+            }
+        }
     }
 }
 

@@ -1,22 +1,18 @@
 //! GGUF models through llama.cpp: the plugin `gguf` of pajamas-host.
 //!
-//! [`GgufBackend`] is the plugin's face. A loaded model generates text (continuous batching over slots, see `engine`),
-//! embeds, reranks and tokenises; `README.md` describes options and guarantees.
+//! [`GgufBackend`] is the plugin's face. A loaded model generates text (by the crate `pajamas-generation`), embeds, reranks and tokenises; `README.md` describes options and guarantees.
 
 mod backend;
 mod embed;
-mod engine;
 mod ffi;
 mod gguf_file;
-mod grammar;
 mod inspect;
 mod llama_log;
 mod model;
 pub mod options;
-mod prompt;
 mod rerank;
-mod sampling;
 mod stats;
+mod vocabulary;
 
 pub use backend::GgufBackend;
 pub use model::GgufModel;

@@ -7,20 +7,22 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use llama_cpp_2::model::LlamaModel;
+use pajamas_generation::{
+    Counters, EmbedRunner, EmbedSetup, EmbedSizes, Embedder, Engine, LmRunner, Sizes, Tokenizer,
+};
 use pajamas_plugin_api::{
     Error, ErrorKind, Flow, Job, LoadSpec, Model, ModelInfo, ModelStats, Progress, Request, Task,
 };
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::backend::devices;
-use crate::embed::{self, Embedder, TEXTS_AT_ONCE};
-use crate::engine::{Engine, Sizes};
+use crate::embed::{GgufEmbedder, GgufTexts};
 use crate::ffi::{self, Adapter, Context, ContextConfig, ModelConfig};
 use crate::inspect::{ModelFile, uses_gpu};
 use crate::llama_log;
 use crate::options::{Options, Pooling, Switch};
-use crate::prompt::Tokenizer;
-use crate::stats::{Counters, MemoryReading};
+use crate::stats::MemoryReading;
+use crate::vocabulary::GgufVocabulary;
 
 /// A model that llama.cpp has loaded.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl GgufModel {
         adapters: &[Adapter],
     ) -> Result<Self, Error> {
         let gpu = uses_gpu(options);
-        let tokenizer = Arc::new(Tokenizer::new(Arc::clone(model))?);
+        let tokenizer = Arc::new(Tokenizer::new(Arc::new(GgufVocabulary::new(Arc::clone(model))))?);
         let counters = Arc::new(Counters::default());
         let mut info = file.info(options);
         let mut engine = None;
@@ -74,16 +76,27 @@ impl GgufModel {
                 prefill_chunk: options.prefill_chunk(gpu),
                 queue: options.queue,
             };
-            engine = Some(Engine::start(model, context, &tokenizer, sizes, &counters)?);
+            engine = Some(Engine::start("gguf", Box::new(context), &tokenizer, sizes, &counters)?);
         }
         let embed_len = file.embed_len(options);
-        let embedder = Embedder::start(embed::Setup {
-            model: Arc::clone(model),
+        let config = embedding_config(file.pooling(options)?, options, embed_len, gpu);
+        let own_model = Arc::clone(model);
+        let start = move || {
+            let runner: Box<dyn EmbedRunner> = Box::new(GgufEmbedder::start(&own_model, &config)?);
+            Ok(runner)
+        };
+        let setup = EmbedSetup {
+            start: Box::new(start),
+            texts: Box::new(GgufTexts::new(Arc::clone(model))),
             tokenizer,
-            config: embedding_config(file.pooling(options)?, options, embed_len, gpu),
-            jobs_max: options.slots + options.queue,
+            sizes: EmbedSizes {
+                tokens_max: embed_len as usize,
+                texts_at_once: TEXTS_AT_ONCE as usize,
+                jobs_max: options.slots + options.queue,
+            },
             counters: Arc::clone(&counters),
-        })?;
+        };
+        let embedder = Embedder::start("gguf", setup)?;
         info.context_length = Some(if engine.is_some() { context_len } else { embed_len });
         Ok(Self {
             info,
@@ -95,6 +108,9 @@ impl GgufModel {
         })
     }
 }
+
+/// Texts that are computed in one batch at most.
+const TEXTS_AT_ONCE: u32 = 32;
 
 /// Held by the one load that is under way: what a model takes is measured as a difference, which another load beside it
 /// would falsify.

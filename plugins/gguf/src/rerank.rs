@@ -3,17 +3,8 @@
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use pajamas_plugin_api::{Error, Request};
-use serde::Deserialize;
 
-use crate::prompt::{first_token, last_token};
-
-/// Parameters of `rerank`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct RerankParams {
-    /// Report the best this many only.
-    pub top_n: Option<u32>,
-}
+use crate::vocabulary::{first_token, last_token};
 
 /// The format of a pair, read from the model once.
 #[derive(Debug)]

@@ -1,52 +1,8 @@
-//! Counters of a loaded model and its measured memory.
+//! The measured memory of a loaded model.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pajamas_plugin_api::resident_bytes;
-
-/// What the engine has done so far; written by its threads, read by `stats`.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// Jobs that run or wait.
-    pub jobs: AtomicU32,
-    /// Slots in use.
-    pub busy: AtomicU32,
-    /// Prompt tokens that were computed.
-    pub prompt_tokens: AtomicU64,
-    /// Prompt tokens whose computation was reused.
-    pub cached_tokens: AtomicU64,
-    /// Generated tokens.
-    pub generated_tokens: AtomicU64,
-    /// Steps of the engine.
-    pub steps: AtomicU64,
-    /// Streams that gave up their cells to others and were computed again later.
-    pub preemptions: AtomicU64,
-    /// Texts that were embedded or scored.
-    pub embedded_texts: AtomicU64,
-}
-
-impl Counters {
-    /// The counters by name.
-    pub(crate) fn named(&self) -> BTreeMap<String, f64> {
-        [
-            ("prompt_tokens", &self.prompt_tokens),
-            ("cached_tokens", &self.cached_tokens),
-            ("generated_tokens", &self.generated_tokens),
-            ("steps", &self.steps),
-            ("preemptions", &self.preemptions),
-            ("embedded_texts", &self.embedded_texts),
-        ]
-        .into_iter()
-        .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed) as f64))
-        .collect()
-    }
-}
-
-/// Adds to a counter.
-pub(crate) fn add(counter: &AtomicU64, amount: usize) {
-    counter.fetch_add(amount as u64, Ordering::Relaxed);
-}
 
 /// Bytes in use by device at one moment: resident memory of the process for the CPU, used memory of the card for GPUs.
 #[derive(Clone, Debug, Default)]

@@ -3,6 +3,7 @@
 use crate::python::Package;
 
 mod entries;
+mod inputs;
 
 pub(super) use entries::MODELS;
 
@@ -55,9 +56,14 @@ pub(crate) const fn pinned(path: &'static str, len: u64, sha256: &'static str) -
 pub(super) enum Source {
     /// They are the model.
     Packed,
-    /// A script of `xtask/python` makes it: `SCRIPT FOLDER OUTPUT`, where FOLDER holds the files of all inputs and
-    /// OUTPUT is a folder for the results.
-    Converted { script: &'static str, packages: &'static [Package], outputs: &'static [File] },
+    /// A script of `xtask/python` makes it: `SCRIPT FOLDER OUTPUT ARGUMENTS`, where FOLDER holds the files of all inputs
+    /// and OUTPUT is a folder for the results.
+    Converted {
+        script: &'static str,
+        arguments: &'static [&'static str],
+        packages: &'static [Package],
+        outputs: &'static [File],
+    },
 }
 
 impl Model {

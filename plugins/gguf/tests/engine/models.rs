@@ -1,10 +1,12 @@
 //! Everything around generation: loading, inspecting, tokenising and embedding.
 
 use crate::made::{self, Weights};
-use crate::support::{MINILM, SMOLLM2, backend, fail, generate, greedy, load, model_path, run, try_load};
+use pajamas_generation_tests::support::{fail, generate, greedy, model_path, run};
 use pajamas_gguf::GgufModel;
 use pajamas_plugin_api::{Backend, ErrorKind, Model, Params, Part, Request, Task};
 use serde_json::json;
+
+use crate::support::{MINILM, SMOLLM2, backend, load, try_load};
 
 fn embed(model: &GgufModel, texts: &[&str], params: serde_json::Value) -> Vec<Vec<f32>> {
     let parts = texts.iter().map(|text| Part::text(*text)).collect();

@@ -1,35 +1,15 @@
-//! Loads test models and collects the events of jobs.
+//! Loads test models.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use pajamas_generation_tests::support::{model_path, no_progress};
 use pajamas_gguf::{GgufBackend, GgufModel};
-use pajamas_plugin_api::{
-    Backend, Error, ErrorKind, Event, EventSink, Finish, Flow, GenerateParams, Job, LoadSpec, Model, Params,
-    Part, Progress, Request, Task, Usage,
-};
-use parking_lot::{Condvar, Mutex};
+use pajamas_plugin_api::{Backend, Error, LoadSpec, Model};
 
 /// A small chat model, relative to the folder of test models.
 pub(crate) const SMOLLM2: &str = "smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 /// A small embedding model.
 pub(crate) const MINILM: &str = "minilm/all-MiniLM-L6-v2.F16.gguf";
-
-/// The path of a test model, or `None`, said loudly, when it is not there. The folder is `PAJAMAS_TEST_MODELS`, or
-/// where `cargo xtask models` puts them.
-pub(crate) fn model_path(name: &str) -> Option<PathBuf> {
-    let dir = std::env::var_os("PAJAMAS_TEST_MODELS").map(PathBuf::from).unwrap_or_else(|| {
-        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-        std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("pajamas-host/models")
-    });
-    let path = dir.join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there, `cargo xtask models` fetches it", path.display());
-        return None;
-    }
-    Some(path)
-}
 
 /// The backend.
 pub(crate) fn backend() -> GgufBackend {
@@ -40,7 +20,7 @@ pub(crate) fn backend() -> GgufBackend {
 pub(crate) fn try_load(path: PathBuf, options: serde_json::Value) -> Result<GgufModel, Error> {
     let options = options.as_object().unwrap().clone();
     let spec = LoadSpec { path, options, cache_dir: None };
-    backend().load(&spec, &Progress::new(Arc::new(Collector::default())))
+    backend().load(&spec, &no_progress())
 }
 
 /// Loads a test model, or `None` when it is not there.
@@ -48,135 +28,7 @@ pub(crate) fn load(name: &str, options: serde_json::Value) -> Option<GgufModel> 
     Some(try_load(model_path(name)?, options).unwrap())
 }
 
-/// A question in SmolLM2's chat format, with the user's text untrusted.
-pub(crate) fn chat(user: &str) -> Vec<Part> {
-    let trusted = |text: &str| Part::Text { text: text.to_owned(), trusted: true };
-    vec![
-        trusted("<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n<|im_start|>user\n"),
-        Part::text(user),
-        trusted("<|im_end|>\n<|im_start|>assistant\n"),
-    ]
-}
-
-/// A `generate` request for a chat.
-pub(crate) fn generate(user: &str, params: &GenerateParams) -> Request {
-    let params = Params::new(params).unwrap();
-    Request { task: Task::Generate, params, parts: chat(user), deadline_ms: None }
-}
-
-/// Greedy parameters.
-pub(crate) fn greedy(max_tokens: u32) -> GenerateParams {
-    GenerateParams { temperature: 0.0, max_tokens: Some(max_tokens), ..Default::default() }
-}
-
-/// Starts a job.
-pub(crate) fn start(model: &GgufModel, request: Request) -> Running {
-    let collector = Arc::new(Collector::default());
-    let cancel = Arc::new(AtomicBool::new(false));
-    model.submit(request, Job::new(Arc::clone(&collector) as Arc<dyn EventSink>, Arc::clone(&cancel)));
-    Running { collector, cancel }
-}
-
-/// Runs a job to its end, which must be a good one.
-pub(crate) fn run(model: &GgufModel, request: Request) -> Answer {
-    let answer = start(model, request).wait();
-    assert_eq!(answer.error, None);
-    answer
-}
-
-/// Runs a job that must fail.
-pub(crate) fn fail(model: &GgufModel, request: Request) -> (ErrorKind, String) {
-    start(model, request).wait().error.unwrap()
-}
-
-/// A job and what it sent so far.
-pub(crate) struct Running {
-    collector: Arc<Collector>,
-    cancel: Arc<AtomicBool>,
-}
-
-impl Running {
-    /// Cancels it.
-    pub(crate) fn cancel(&self) {
-        self.cancel.store(true, Ordering::Relaxed);
-    }
-
-    /// Waits until it has sent this many tokens, or its end.
-    pub(crate) fn wait_tokens(&self, count: usize) {
-        let mut answer = self.collector.answer.lock();
-        while answer.tokens.len() < count && answer.terminals == 0 {
-            self.collector.changed.wait(&mut answer);
-        }
-    }
-
-    /// Waits for the terminal event.
-    pub(crate) fn wait(self) -> Answer {
-        let mut answer = self.collector.answer.lock();
-        while answer.terminals == 0 {
-            self.collector.changed.wait(&mut answer);
-        }
-        answer.clone()
-    }
-}
-
-/// Everything that a job sent.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Answer {
-    pub(crate) tokens: Vec<u32>,
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) logprobs: Vec<(f32, Vec<(u32, f32)>)>,
-    pub(crate) vectors: Vec<(u32, Vec<f32>)>,
-    pub(crate) results: Vec<serde_json::Value>,
-    pub(crate) tensors: Vec<(String, Vec<u8>)>,
-    pub(crate) finish: Option<Finish>,
-    pub(crate) usage: Usage,
-    pub(crate) error: Option<(ErrorKind, String)>,
-    pub(crate) terminals: usize,
-}
-
-impl Answer {
-    /// The text.
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes).into_owned()
-    }
-}
-
-#[derive(Default)]
-struct Collector {
-    answer: Mutex<Answer>,
-    changed: Condvar,
-}
-
-impl EventSink for Collector {
-    fn push(&self, event: &Event<'_>) -> Flow {
-        let mut answer = self.answer.lock();
-        match event {
-            Event::Token { token, text, logprob, top } => {
-                answer.tokens.push(*token);
-                answer.bytes.extend_from_slice(text);
-                answer.logprobs.push((*logprob, top.iter().map(|t| (t.token, t.logprob)).collect()));
-            }
-            Event::Vector { index, values } => answer.vectors.push((*index, values.to_vec())),
-            Event::Result { json, .. } => answer.results.push(serde_json::from_str(json).unwrap()),
-            Event::Tensors(tensors) => {
-                answer.tensors.extend(tensors.iter().map(|t| (t.name.to_owned(), t.data.to_vec())));
-            }
-            Event::Done { finish, usage } => {
-                answer.finish = Some(*finish);
-                answer.usage = *usage;
-                answer.terminals += 1;
-            }
-            Event::Error { kind, message } => {
-                answer.error = Some((*kind, (*message).to_owned()));
-                answer.terminals += 1;
-            }
-            _ => {}
-        }
-        self.changed.notify_all();
-        Flow::Continue
-    }
-
-    fn cancelled(&self) -> bool {
-        false
-    }
+/// The chat model for the tests that any engine passes.
+pub(crate) fn load_smollm2(options: serde_json::Value) -> Option<Box<dyn Model>> {
+    Some(Box::new(load(SMOLLM2, options)?))
 }
