@@ -21,8 +21,8 @@ mod vad;
 mod vision;
 pub mod whisper;
 
-pub use open::{Detected, Header, Kind, detect, network_file, open};
-pub use pipeline::{Networks, Pipeline};
+pub use open::{Detected, Header, Kind, detect, open};
+pub use pipeline::{NetworkFiles, Networks, Pipeline};
 pub use runner::{TensorRunner, TensorSpec, Value};
 pub use serving::{
     BatchCounts, BatchLimits, Batcher, HeaderRunner, Loaded, NoValue, PipelineModel, check_inputs,
