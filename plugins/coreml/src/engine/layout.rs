@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(gather(&source, &[2, 3], &[4, 1], 1).unwrap(), [0, 1, 2, 4, 5, 6]);
         assert_eq!(gather(&source, &[3, 2], &[1, 4], 1).unwrap(), [0, 4, 1, 5, 2, 6]);
         assert_eq!(gather(&source, &[], &[], 2).unwrap(), [0, 1], "a scalar");
-        assert_eq!(gather(&source, &[0, 3], &[3, 1], 1).unwrap(), []);
+        assert!(gather(&source, &[0, 3], &[3, 1], 1).unwrap().is_empty());
         for (shape, strides) in [(&[3, 3][..], &[4, 1][..]), (&[2], &[usize::MAX]), (&[2, 2], &[1])] {
             assert_eq!(gather(&source, shape, strides, 1), None, "{shape:?} {strides:?}");
         }

@@ -63,7 +63,7 @@ fn a_first_dimension_that_is_no_row_stays() {
             vec![array("y", &[Some(1), Some(2)])],
         ),
     ] {
-        let expected: Vec<_> = [&inputs, &outputs].into_iter().flatten().map(|feature| match &feature.kind {
+        let expected = [&inputs, &outputs].into_iter().flatten().map(|feature| match &feature.kind {
             Some(FeatureKind::Array(array)) => array.shape.clone(),
             _ => Vec::new(),
         });
