@@ -65,7 +65,6 @@ def encoder():
     model = ct.convert(
         program,
         inputs=[ct.TensorType("input_ids", shape=(1, ct.RangeDim(1, 128, default=8)), dtype=np.int32)],
-        outputs=[ct.TensorType("last_hidden_state", dtype=np.float16), ct.TensorType("pooled")],
         minimum_deployment_target=ct.target.macOS13,
     )
     save(model, "encoder.mlpackage")

@@ -42,10 +42,11 @@ fn other_networks_answer_infer() {
     assert_eq!(encoder.inputs[0].shape, [-1, -1], "any number of rows, of any length");
     assert_eq!(
         (encoder.outputs[0].dtype, encoder.outputs[0].shape.as_slice()),
-        (Dtype::F16, &[-1, -1, 4][..])
+        (Dtype::F32, &[-1, -1, 4][..])
     );
     let counter = backend().inspect(&testdata("counter.mlpackage")).unwrap();
     assert_eq!(counter.inputs[0].shape, [1, 4], "a network with states has no rows");
+    assert_eq!(counter.outputs[0].dtype, Dtype::F16);
     assert_eq!(counter.metadata["coreml.states"], "total: f16 [1, 4]");
     let functions = backend().inspect(&testdata("functions.mlpackage")).unwrap();
     assert_eq!(functions.metadata["coreml.other_functions"], "double");

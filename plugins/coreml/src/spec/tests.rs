@@ -55,7 +55,7 @@ fn flexible_shapes_are_told_and_shapes_of_outputs_come_from_the_program() {
     assert_eq!(
         spec.main.outputs,
         [
-            array("last_hidden_state", Dtype::F16, &[Some(1), None, Some(4)]),
+            array("last_hidden_state", Dtype::F32, &[Some(1), None, Some(4)]),
             array("pooled", Dtype::F32, &[Some(1), Some(4)])
         ]
     );
