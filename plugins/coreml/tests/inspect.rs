@@ -1,4 +1,5 @@
 //! What the plugin says of packages without CoreML, on every platform: the same as a load says.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
 
 use std::path::{Path, PathBuf};
 

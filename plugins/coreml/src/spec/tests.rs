@@ -73,7 +73,7 @@ fn states_and_functions_are_told() {
     assert_eq!(functions.main.name, "triple");
     let double = functions.function(Some("double")).unwrap();
     assert_eq!(double.outputs, [array("y", Dtype::F32, &[Some(1), Some(4)])]);
-    assert_eq!(functions.functions, [double.clone()]);
+    assert_eq!(functions.functions, std::slice::from_ref(double));
     assert_eq!(functions.function(Some("triple")), Some(&functions.main));
 }
 
