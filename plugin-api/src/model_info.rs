@@ -58,6 +58,8 @@ pub struct ModelInfo {
     pub estimated_bytes: BTreeMap<String, u64>,
     /// Requests that are served at the same time.
     pub slots: Option<u32>,
+    /// What the file says about itself and about its format, such as `author` and `license`.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// Answer of `stats`: measured, not estimated.

@@ -13,13 +13,12 @@ use wit_component::ComponentEncoder;
 use crate::foreign_hooks;
 use crate::process;
 use crate::setup;
+use crate::toolchain::{Target, Toolchain};
 use crate::workspace::Workspace;
 
 mod record;
-mod toolchain;
 
 use record::{Hashes, Record};
-use toolchain::Toolchain;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 const PROFILE: &str = "hook";
@@ -75,7 +74,7 @@ pub(crate) fn run(workspace: &Workspace, args: &HooksArgs) -> Result<()> {
 }
 
 fn compile_all(workspace: &Workspace) -> Result<()> {
-    let Some(toolchain) = Toolchain::find(workspace)? else {
+    let Some(toolchain) = Toolchain::find(workspace, Target { name: TARGET, links: true })? else {
         println!(
             "There is no compiler for {TARGET}, and `rustup target add {TARGET}` would get one. \
              The components in the repository stay as they are."

@@ -14,6 +14,7 @@ mod workspace;
 
 mod bench;
 mod build;
+mod check_macos;
 mod dist;
 mod espeak;
 mod foreign_hooks;
@@ -30,6 +31,7 @@ mod files;
 mod host_process;
 mod process;
 mod python;
+mod toolchain;
 
 use crate::workspace::Workspace;
 
@@ -58,6 +60,8 @@ enum Command {
     Hooks(hooks::HooksArgs),
     /// Build everything, start the host with a small model, ask it a question and keep serving
     Serve(serve::ServeArgs),
+    /// Type-check the plugins for macOS, on any platform
+    CheckMacos,
     /// Run the checks and all tests
     Test(test::TestArgs),
     /// Measure the host, beside llama-server where one is given
@@ -83,6 +87,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Dist(args) => dist::run(&workspace, &args),
         Command::Hooks(args) => hooks::run(&workspace, &args),
         Command::Serve(args) => serve::run(&workspace, &args),
+        Command::CheckMacos => check_macos::run(&workspace),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
     }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::build;
+use crate::check_macos;
 use crate::dist;
 use crate::foreign_hooks;
 use crate::models;
@@ -25,7 +26,7 @@ const TRITON: [Package; 2] = [
 
 #[derive(Args)]
 pub(crate) struct TestArgs {
-    /// Skip formatting, clippy and cargo-deny
+    /// Skip formatting, clippy, the check for macOS and cargo-deny
     #[arg(long)]
     no_lint: bool,
     /// Run only the tests whose names contain one of these
@@ -35,7 +36,7 @@ pub(crate) struct TestArgs {
 
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
     let tools = Tools::ensure(workspace)?;
-    let skipped = if args.no_lint { None } else { lint(&tools)? };
+    let skipped = if args.no_lint { None } else { lint(workspace, &tools)? };
 
     let models = models::ensure_for_tests(workspace, &tools)?;
     tools.venv().install(workspace, &[OPENAI, TRITON[0], TRITON[1]])?;
@@ -85,11 +86,12 @@ fn test_runner(tools: &Tools, filters: &[String]) -> Command {
 }
 
 /// Checks the sources. Returns a line to repeat at the end if a check could not run.
-fn lint(tools: &Tools) -> Result<Option<String>> {
+fn lint(workspace: &Workspace, tools: &Tools) -> Result<Option<String>> {
     process::run(tools.cargo().args(["fmt", "--all", "--check"]))?;
     let mut clippy = tools.cargo();
     clippy.args(["clippy", "--release", "--all-targets"]).args(tools.all_crates());
     process::run(clippy.args(["--", "--deny", "warnings"]))?;
+    check_macos::run(workspace)?;
     if has_subcommand(tools, "deny") {
         process::run(tools.cargo().args(["deny", "check"]))?;
         return Ok(None);

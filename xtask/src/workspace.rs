@@ -64,6 +64,11 @@ impl Workspace {
         self.cache.join("hooks")
     }
 
+    /// The folder of what checking for macOS leaves.
+    pub(crate) fn macos(&self) -> PathBuf {
+        self.cache.join("macos")
+    }
+
     /// Waits until no other xtask changes the cache folder; the lock lasts as long as the returned file is open.
     ///
     /// Two commands at once (an editor's and a terminal's) would otherwise install into the same folder.

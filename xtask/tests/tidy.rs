@@ -21,6 +21,8 @@ const UNSAFE_FILES: &[&str] = &[
     "plugin-api/src/native",
     // It feeds hostile bytes to the readers.
     "plugin-api/tests/properties.rs",
+    // Apple's frameworks.
+    "plugins/coreml/src/engine/apple",
     "plugins/gguf/src/ffi",
     // What wit-bindgen generates, between a hook and the host.
     "plugins/hooks/common/src/hook.rs",
@@ -29,6 +31,7 @@ const UNSAFE_FILES: &[&str] = &[
     "plugins/mlx/src/blas.rs",
     "plugins/mlx/src/streams.rs",
     "plugins/pipelines/src/espeak/ffi.rs",
+    "plugins/system-tts/src/apple.rs",
     "tests/fixtures/hooks/rogue/src/bindings.rs",
     // The suite plays a host that does not trust the plugin, beneath the safe face.
     "tests/conformance/src/raw",

@@ -12,6 +12,9 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::models::ModelSpec;
 
+/// Characters of one entry of a model's metadata that are printed.
+const METADATA_CHARS_MAX: usize = 80;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectArgs {
     /// A model's name, or the path of its file or folder
@@ -63,7 +66,17 @@ fn print<W: Write>(printer: &mut Printer<W>, inspection: &Inspection<'_>, json: 
         ("chat template", info.chat_template.as_ref().map(|template| bytes(template.len() as u64))),
         ("labels", (!info.labels.is_empty()).then(|| info.labels.len().to_string())),
         ("memory", text(&estimates.join(", "))),
+        ("says of itself", text(&metadata(info))),
     ])
+}
+
+/// What the file says about itself; long texts are cut here, and whole in JSON.
+fn metadata(info: &ModelInfo) -> String {
+    let entry = |(name, text): (&String, &String)| match text.char_indices().nth(METADATA_CHARS_MAX) {
+        Some((end, _)) => format!("{name} = {}…", text[..end].escape_debug()),
+        None => format!("{name} = {}", text.escape_debug()),
+    };
+    info.metadata.iter().map(entry).collect::<Vec<_>>().join("; ")
 }
 
 /// A number of parameters as people say it: `134.5 M`.

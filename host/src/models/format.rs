@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// The formats that the host knows by extension. An MLX model is a folder with `config.json` and safetensors instead, and
-/// an ONNX model may be a folder with `config.json` and the networks that belong together.
+/// an ONNX or CoreML model may be a folder with `config.json` and the networks that belong together.
 pub const FORMATS: &[(&str, &str)] = &[
     ("gguf", "gguf"),
     ("onnx", "onnx"),
@@ -11,6 +11,7 @@ pub const FORMATS: &[(&str, &str)] = &[
     ("plan", "tensorrt"),
     ("mlpackage", "coreml"),
     ("mlmodelc", "coreml"),
+    ("mlmodel", "coreml"),
     ("pte", "executorch"),
 ];
 
@@ -28,31 +29,37 @@ pub(super) fn of_file(path: &Path, plugin_formats: &[String]) -> Option<String> 
     }
 }
 
+/// Whether a folder is named as a model that is a folder.
+pub(super) fn is_package(path: &Path) -> bool {
+    extension(path).is_some_and(|extension| FOLDER_EXTENSIONS.contains(&extension.as_str()))
+}
+
 /// The subfolder in which exporters put the networks of a model whose other files lie in its folder.
 pub(super) const ONNX_FOLDER: &str = "onnx";
 
 /// What tells that a folder is one model, in Hugging Face's layout.
 pub(super) const CONFIG_FILE: &str = "config.json";
 
-/// The format of a folder that contains files of these names, those of its [`ONNX_FOLDER`] included. `config.json` beside
+/// The format of a folder that contains files and packages of these names, those of its [`ONNX_FOLDER`] included. `config.json` beside
 /// safetensors is what MLX loads; where networks were exported from these, they are the model.
 pub(super) fn of_folder<'a>(path: &Path, files: impl Iterator<Item = &'a Path>) -> Option<&'static str> {
-    let by_name = extension(path).filter(|extension| FOLDER_EXTENSIONS.contains(&extension.as_str()));
-    if by_name.is_some() {
+    if is_package(path) {
         return Some("coreml");
     }
-    let (mut has_config, mut has_weights, mut has_networks) = (false, false, false);
+    let (mut has_config, mut has_weights, mut has_networks, mut has_packages) = (false, false, false, false);
     for file in files {
         has_config |= file.file_name().is_some_and(|name| name == CONFIG_FILE);
         let extension = extension(file);
         has_weights |= extension.as_deref() == Some("safetensors");
         has_networks |= extension.as_deref() == Some("onnx");
+        has_packages |= is_package(file);
     }
-    match (has_networks, has_weights) {
+    match (has_networks, has_packages, has_weights) {
         _ if !has_config => None,
-        (true, _) => Some("onnx"),
-        (false, true) => Some("mlx"),
-        (false, false) => None,
+        (true, _, _) => Some("onnx"),
+        (false, true, _) => Some("coreml"),
+        (false, false, true) => Some("mlx"),
+        (false, false, false) => None,
     }
 }
 
@@ -106,6 +113,7 @@ mod tests {
             ("a.pte", Some("executorch")),
             ("a.echo", Some("echo")),
             ("a.mlpackage", None),
+            ("a.mlmodel", Some("coreml")),
             ("a.safetensors", None),
             ("gguf", None),
         ];
@@ -116,9 +124,11 @@ mod tests {
 
     #[test]
     fn folders_are_told_by_extension_or_content() {
-        let cases: [(&str, &[&str], Option<&str>); 8] = [
+        let cases: [(&str, &[&str], Option<&str>); 10] = [
             ("a.mlpackage", &["Manifest.json"], Some("coreml")),
             ("a.mlmodelc", &[], Some("coreml")),
+            ("clip", &["config.json", "text_model.mlpackage", "model.safetensors"], Some("coreml")),
+            ("both", &["text_model.mlpackage", "vision_model.mlpackage"], None),
             ("llama", &["config.json", "model-00001-of-00002.safetensors"], Some("mlx")),
             ("bert", &["config.json", "model.onnx"], Some("onnx")),
             ("bert", &["config.json", "model.safetensors", "onnx/model.onnx"], Some("onnx")),

@@ -172,13 +172,14 @@ impl<'a> Scan<'a> {
         let has_exported =
             listing.folders.contains(&exported) && listing.files.contains(&folder.join(format::CONFIG_FILE));
         let exported = if has_exported { self.list(&exported).files } else { Vec::new() };
-        format::of_folder(folder, listing.files.iter().chain(&exported).map(PathBuf::as_path))
+        let packages = listing.folders.iter().filter(|folder| format::is_package(folder));
+        format::of_folder(folder, listing.files.iter().chain(&exported).chain(packages).map(PathBuf::as_path))
     }
 
     /// A model that is a whole folder.
     fn folder_weights(&mut self, path: &Path, format: String) -> Weights {
         // Only an extension that tells the format is none of the name: `qwen2.5-7b` is a name.
-        let name = if format == "coreml" { path.file_stem() } else { path.file_name() };
+        let name = if format::is_package(path) { path.file_stem() } else { path.file_name() };
         let stem = name.unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let mut files = Vec::new();
         self.collect_files(path, 0, &mut files);
@@ -304,7 +305,7 @@ impl Weights {
 
     /// Where settings for this model alone would be.
     fn settings_file(&self) -> PathBuf {
-        if self.path.is_dir() && self.format != "coreml" {
+        if self.path.is_dir() && !format::is_package(&self.path) {
             return self.path.join(SETTINGS_FILE);
         }
         self.path.with_file_name(format!("{}.toml", self.stem))

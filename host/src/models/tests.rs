@@ -88,6 +88,9 @@ fn networks_beside_a_configuration_are_one_model_and_others_are_one_each() {
         "bert/model.safetensors",
         "bert/onnx/model.onnx",
         "bert/onnx/model_quantized.onnx",
+        "clip-2.5/config.json",
+        "clip-2.5/text_model.mlpackage/Manifest.json",
+        "clip-2.5/vision_model.mlpackage/Manifest.json",
         "whisper/config.json",
         "whisper/decoder_model.onnx",
         "whisper/encoder_model.onnx",
@@ -99,6 +102,7 @@ fn networks_beside_a_configuration_are_one_model_and_others_are_one_each() {
     ]);
     let expected = [
         "bert onnx bert",
+        "clip-2.5 coreml clip-2.5",
         "joe onnx voices/joe.onnx",
         "whisper onnx whisper",
         "yolo onnx loose/onnx/yolo.onnx",

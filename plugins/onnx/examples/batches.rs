@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pajamas_onnx::options::Options;
-use pajamas_onnx::{BatchCounts, BatchLimits, Batcher, Library, OnnxSession, OnnxValue};
-use pajamas_pipelines::TensorRunner;
+use pajamas_onnx::{Library, OnnxSession, OnnxValue};
+use pajamas_pipelines::{BatchCounts, BatchLimits, Batcher, TensorRunner};
 use pajamas_plugin_api::{Error, TensorView, shape_bytes};
 
 /// How long each measurement lasts.

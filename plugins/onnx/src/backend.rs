@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use pajamas_pipelines::espeak;
+use pajamas_pipelines::{PipelineModel, espeak};
 use pajamas_plugin_api::{Accel, Backend, Device, Error, LoadSpec, ModelInfo, ProbeReport, Progress};
 
 use crate::library::Library;
-use crate::model::{self, OnnxModel};
+use crate::model;
 use crate::options::Options;
 use crate::provider::Provider;
 
@@ -17,7 +17,7 @@ pub struct OnnxBackend {
 }
 
 impl Backend for OnnxBackend {
-    type Model = OnnxModel;
+    type Model = PipelineModel;
 
     fn init(plugin_dir: &Path) -> Result<Self, Error> {
         // Where `cargo xtask build` puts it, for voices that need it.
@@ -35,8 +35,8 @@ impl Backend for OnnxBackend {
         model::inspect(path)
     }
 
-    fn load(&self, spec: &LoadSpec, progress: &Progress) -> Result<OnnxModel, Error> {
-        OnnxModel::load(self.library, spec, progress)
+    fn load(&self, spec: &LoadSpec, progress: &Progress) -> Result<PipelineModel, Error> {
+        model::load(self.library, spec, progress)
     }
 }
 

@@ -1,15 +1,12 @@
 //! A model's networks: as sessions when it is loaded, as headers of files when it is only looked at.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pajamas_pipelines::{Networks, TensorRunner, TensorSpec, Value};
-use pajamas_plugin_api::{Dtype, Error, ErrorKind, Progress, TensorView};
+use pajamas_pipelines::{BatchCounts, BatchLimits, Batcher, Header, HeaderRunner, Networks};
+use pajamas_plugin_api::{Error, ErrorKind, Progress};
 use parking_lot::Mutex;
 
-use crate::batcher::{BatchCounts, BatchLimits, Batcher};
 use crate::library::Library;
 use crate::onnx_file::OnnxFile;
 use crate::options::Options;
@@ -78,57 +75,13 @@ impl Networks for Headers {
     type Runner = HeaderRunner;
 
     fn open(&self, file: &Path) -> Result<HeaderRunner, Error> {
-        let header = OnnxFile::open(file)?;
-        self.opened.lock().push(header.clone());
-        Ok(HeaderRunner(header))
+        let file = OnnxFile::open(file)?;
+        let header = Header {
+            inputs: file.inputs.clone(),
+            outputs: file.outputs.clone(),
+            metadata: file.metadata.clone(),
+        };
+        self.opened.lock().push(file);
+        Ok(HeaderRunner::new(header))
     }
-}
-
-/// A network that was not loaded.
-pub(crate) struct HeaderRunner(OnnxFile);
-
-/// The value that a network which was not loaded never has.
-#[derive(Clone)]
-pub(crate) enum NoValue {}
-
-impl Value for NoValue {
-    fn dtype(&self) -> Dtype {
-        match *self {}
-    }
-
-    fn shape(&self) -> &[i64] {
-        match *self {}
-    }
-
-    fn bytes(&self) -> Result<Cow<'_, [u8]>, Error> {
-        match *self {}
-    }
-}
-
-impl TensorRunner for HeaderRunner {
-    type Value = NoValue;
-
-    fn inputs(&self) -> &[TensorSpec] {
-        &self.0.inputs
-    }
-
-    fn outputs(&self) -> &[TensorSpec] {
-        &self.0.outputs
-    }
-
-    fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.0.metadata
-    }
-
-    fn value(&self, _: &TensorView<'_>) -> Result<NoValue, Error> {
-        Err(not_loaded())
-    }
-
-    fn run(&self, _: &[(&str, &NoValue)], _: &[&str]) -> Result<Vec<NoValue>, Error> {
-        Err(not_loaded())
-    }
-}
-
-fn not_loaded() -> Error {
-    Error::internal("a model that is only inspected does not run")
 }

@@ -10,9 +10,8 @@ use std::io::{Read, Seek};
 use std::path::{Component, Path};
 
 use pajamas_pipelines::TensorSpec;
+use pajamas_pipelines::protobuf::{Field, ProtobufError, Wire};
 use pajamas_plugin_api::{Dtype, Error, ErrorKind};
-
-use crate::protobuf::{Field, ProtobufError, Wire};
 
 /// Longest name or entry of the metadata; a longer one is an error.
 const TEXT_BYTES_MAX: u64 = 4 << 20;

@@ -7,11 +7,10 @@ use std::time::Duration;
 use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::Outlet;
-use pajamas_pipelines::{TensorRunner, TensorSpec};
+use pajamas_pipelines::{TensorRunner, TensorSpec, check_inputs, check_outputs};
 use pajamas_plugin_api::{Dtype, Error, ErrorKind, TensorView, shape_bytes};
 use parking_lot::{Condvar, Mutex};
 
-use crate::check;
 use crate::library::{Library, engine_error};
 use crate::options::{GraphOptimization, Options};
 use crate::provider::Provider;
@@ -24,7 +23,7 @@ const CANCEL_POLL: Duration = Duration::from_millis(50);
 ///
 /// Runs take turns. ONNX Runtime promises more, but its allocators and profilers have been caught racing, which is why
 /// `ort` wants `&mut`. A second session would hold the weights twice and, because one run uses all threads of the
-/// session already, would gain little: requests that come together are better run as one batch ([`crate::Batcher`]).
+/// session already, would gain little: requests that come together are better run as one batch ([`pajamas_pipelines::Batcher`]).
 ///
 /// No I/O binding: on the CPU a run reads its inputs where they are and hands its outputs over, so binding would save no
 /// copy.
@@ -116,8 +115,8 @@ impl TensorRunner for OnnxSession {
     }
 
     fn run(&self, inputs: &[(&str, &OnnxValue)], outputs: &[&str]) -> Result<Vec<OnnxValue>, Error> {
-        check::inputs(&self.inputs, inputs)?;
-        check::outputs(&self.outputs, outputs)?;
+        check_inputs(&self.inputs, inputs)?;
+        check_outputs(&self.outputs, outputs)?;
         if outputs.is_empty() {
             return Ok(Vec::new());
         }

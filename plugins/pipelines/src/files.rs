@@ -7,28 +7,28 @@ use std::path::{Path, PathBuf};
 use pajamas_plugin_api::{Error, ErrorKind};
 use serde::de::DeserializeOwned;
 
+use crate::pipeline::NetworkFiles;
+
 /// Longest JSON file that is read; a longer one is refused. Vocabularies of 250 000 words take 17 MB.
 const JSON_BYTES_MAX: u64 = 64 << 20;
 
 /// Most entries of a folder that are looked at; more is refused.
 const ENTRIES_MAX: usize = 4096;
 
-/// What a network's file name ends with.
-const NETWORK_EXTENSION: &str = "onnx";
-
 /// A model's folder, as `optimum` and `transformers.js` export it: JSON files, and the networks beside them or in
-/// the subfolder `onnx`.
+/// a subfolder such as `onnx`.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
     variant: Option<String>,
+    files: NetworkFiles,
 }
 
 impl Folder {
-    /// The folder `path`. `variant` chooses among exports of one network by the end of their names:
-    /// `quantized` means `model_quantized.onnx`.
-    pub(crate) fn new(path: &Path, variant: Option<String>) -> Self {
-        Self { path: path.to_owned(), variant }
+    /// The folder `path` of networks as `files` says. `variant` chooses among exports of one network by the end of their
+    /// names: `quantized` means `model_quantized.onnx`.
+    pub(crate) fn new(path: &Path, variant: Option<String>, files: NetworkFiles) -> Self {
+        Self { path: path.to_owned(), variant, files }
     }
 
     /// The folder's path.
@@ -55,15 +55,25 @@ impl Folder {
     /// # Errors
     /// There is no such file; the message has the networks that are there.
     pub(crate) fn network(&self, stem: &str) -> Result<PathBuf, Error> {
-        let name = match &self.variant {
-            Some(variant) => format!("{stem}_{variant}.{NETWORK_EXTENSION}"),
-            None => format!("{stem}.{NETWORK_EXTENSION}"),
+        let stem = match &self.variant {
+            Some(variant) => format!("{stem}_{variant}"),
+            None => stem.to_owned(),
         };
-        let places = [self.path.join(&name), self.path.join(NETWORK_EXTENSION).join(&name)];
-        match places.into_iter().find(|file| file.is_file()) {
+        let names = || self.files.extensions.iter().map(|extension| format!("{stem}.{extension}"));
+        let places =
+            names().flat_map(|name| [self.path.join(&name), self.path.join(self.files.folder).join(&name)]);
+        match places.into_iter().find(|file| self.is_network(file)) {
             Some(file) => Ok(file),
-            None => Err(self.missing(&format!("no {name}"), &self.networks()?)),
+            None => {
+                let wanted = names().collect::<Vec<_>>().join(" or ");
+                Err(self.missing(&format!("no {wanted}"), &self.networks()?))
+            }
         }
+    }
+
+    /// Whether there is a network: a file, or a folder where those of its extension are.
+    fn is_network(&self, path: &Path) -> bool {
+        self.files.fits(path) && path.exists()
     }
 
     /// The file of the only network of a model: `model.onnx` of the folder's variant, or else the one that is there.
@@ -81,13 +91,13 @@ impl Folder {
         }
     }
 
-    /// All networks of the folder and of its subfolder `onnx`, sorted by path.
+    /// All networks of the folder and of its subfolder for them, sorted by path.
     ///
     /// # Errors
     /// The folder cannot be read or has more than 4096 entries.
     pub(crate) fn networks(&self) -> Result<Vec<PathBuf>, Error> {
         let mut found = Vec::new();
-        let subfolder = self.path.join(NETWORK_EXTENSION);
+        let subfolder = self.path.join(self.files.folder);
         for folder in [Some(&self.path), subfolder.is_dir().then_some(&subfolder)].into_iter().flatten() {
             let entries = fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
             for (index, entry) in entries.enumerate() {
@@ -98,8 +108,7 @@ impl Folder {
                     )));
                 }
                 let path = entry.map_err(|error| unreadable(folder, &error))?.path();
-                if path.extension().is_some_and(|extension| extension == NETWORK_EXTENSION) && path.is_file()
-                {
+                if self.is_network(&path) {
                     found.push(path);
                 }
             }
@@ -114,15 +123,20 @@ impl Folder {
             .map(|file| file.strip_prefix(&self.path).unwrap_or(file).display().to_string())
             .collect();
         let there = if names.is_empty() {
-            "it has no .onnx file".to_owned()
+            let kinds: Vec<_> =
+                self.files.extensions.iter().map(|extension| format!(".{extension}")).collect();
+            format!("it has no {} file", kinds.join(" or "))
         } else {
             format!("it has {}", names.join(", "))
         };
-        let hint =
-            "; the option `variant` chooses by the end of the name (`quantized` means model_quantized.onnx)";
+        let example = self.files.extensions.first().unwrap_or(&"onnx");
+        let hint = format!(
+            "; the option `variant` chooses by the end of the name (`quantized` means model_quantized.{example})"
+        );
+        let (path, folder) = (self.path.display(), self.files.folder);
         Error::new(
             ErrorKind::NotFound,
-            format!("{} has {what} beside its JSON files or in onnx/: {there}{hint}", self.path.display()),
+            format!("{path} has {what} beside its JSON files or in {folder}/: {there}{hint}"),
         )
     }
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::files::Folder;
-use crate::pipeline::{Networks, Pipeline};
+use crate::pipeline::{NetworkFiles, Networks, Pipeline};
 use crate::piper;
 use crate::runner::{TensorRunner, TensorSpec};
 use crate::tensors::Tensors;
@@ -138,31 +138,20 @@ impl Detected {
     }
 }
 
-/// What the model at `path` is, by its files alone; `None` for a bare network, which only [`Detected::of_network`]
+/// What the model at `path` is, by its files alone, of which `files` are networks; `None` for a bare network, which only [`Detected::of_network`]
 /// can tell.
 ///
 /// # Errors
 /// There is nothing at `path`, or its `config.json` cannot be read.
-pub fn detect(path: &Path) -> Result<Option<Detected>, Error> {
-    if path.is_dir() {
-        let folder = Folder::new(path, None);
+pub fn detect(path: &Path, files: NetworkFiles) -> Result<Option<Detected>, Error> {
+    if files.is_folder(path) {
+        let folder = Folder::new(path, None, files);
         return match folder.json::<Config>("config.json")? {
             Some(config) => Ok(Some(config.detected(&folder))),
             None => Ok(detect_file(&folder.only_network()?)),
         };
     }
     if path.exists() { Ok(detect_file(path)) } else { Err(not_found(path)) }
-}
-
-/// The file of the network of a model of one network: `path` itself, or the only one of the folder.
-///
-/// # Errors
-/// There is nothing at `path`, or the folder has no network or several.
-pub fn network_file(path: &Path, variant: Option<&str>) -> Result<PathBuf, Error> {
-    if path.is_dir() {
-        return Folder::new(path, variant.map(str::to_owned)).only_network();
-    }
-    if path.exists() { Ok(path.to_owned()) } else { Err(not_found(path)) }
 }
 
 fn not_found(path: &Path) -> Error {
@@ -276,7 +265,7 @@ pub fn open<N: Networks>(
     networks: &N,
 ) -> Result<Box<dyn Pipeline>, Error> {
     let (common, options) = Common::split(options)?;
-    let detected = match (common.pipeline, detect(path)) {
+    let detected = match (common.pipeline, detect(path, networks.files())) {
         (None, detected) => detected?,
         // A model may be incomplete for one pipeline and good for the one that is asked for.
         (Some(kind), Ok(Some(detected))) => Some(Detected { kind, ..detected }),
@@ -325,7 +314,7 @@ impl<N: Networks> Place<'_, N> {
 
     /// Opens a pipeline of one network.
     fn open_network(&self, network: N::Runner, detected: Detected) -> Result<Box<dyn Pipeline>, Error> {
-        let folder = self.path.is_dir().then(|| Folder::new(self.path, self.variant.clone()));
+        let folder = self.own_folder();
         if detected.kind != Kind::Tensors {
             network.rows_are_independent();
         }
@@ -338,8 +327,8 @@ impl<N: Networks> Place<'_, N> {
     }
 
     fn folder(&self, kind: Kind) -> Result<Folder, Error> {
-        if self.path.is_dir() {
-            return Ok(Folder::new(self.path, self.variant.clone()));
+        if let Some(folder) = self.own_folder() {
+            return Ok(folder);
         }
         if !self.path.exists() {
             return Err(not_found(self.path));
@@ -350,8 +339,19 @@ impl<N: Networks> Place<'_, N> {
         )))
     }
 
+    /// The folder, where the model is one.
+    fn own_folder(&self) -> Option<Folder> {
+        let files = self.networks.files();
+        files.is_folder(self.path).then(|| Folder::new(self.path, self.variant.clone(), files))
+    }
+
+    /// The network of a model of one network: the model itself, or the only one of its folder.
     fn network_file(&self) -> Result<PathBuf, Error> {
-        network_file(self.path, self.variant.as_deref())
+        match self.own_folder() {
+            Some(folder) => folder.only_network(),
+            None if self.path.exists() => Ok(self.path.to_owned()),
+            None => Err(not_found(self.path)),
+        }
     }
 }
 

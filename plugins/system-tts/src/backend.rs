@@ -1,12 +1,13 @@
-//! The plugin's backend: finds espeak-ng, reads `.voice` files.
+//! The plugin's backend: finds what speaks, reads `.voice` files.
 
 use std::path::Path;
 
-use pajamas_pipelines::espeak::{self, Espeak};
+use pajamas_pipelines::espeak;
 use pajamas_plugin_api::{Accel, Backend, Device, Error, LoadSpec, ModelInfo, ProbeReport, Progress, Task};
 
 use crate::model::SystemVoice;
 use crate::options::Options;
+use crate::synthesizer::Synthesizer;
 use crate::voice_file::VoiceFile;
 
 /// The system's voices as a backend of pajamas-host.
@@ -22,15 +23,15 @@ impl Backend for SystemTts {
     }
 
     fn probe(&self) -> Result<ProbeReport, Error> {
-        let espeak = match Espeak::open(None) {
-            Ok(espeak) => espeak,
+        let synthesizer = match Synthesizer::open(&Options::default()) {
+            Ok(synthesizer) => synthesizer,
             Err(error) => {
                 let reason = Some(error.message().to_owned());
                 return Ok(ProbeReport { reason, ..ProbeReport::default() });
             }
         };
-        let engine = format!("espeak-ng {}", espeak.version());
-        let name = format!("{engine}, {} voices", espeak.voices().list().len());
+        let engine = synthesizer.name();
+        let name = format!("{engine}, {} voices", synthesizer.voices().len());
         let cpu = Device {
             id: "cpu".to_owned(),
             accel: Accel::Cpu,
@@ -43,27 +44,27 @@ impl Backend for SystemTts {
 
     fn inspect(&self, path: &Path) -> Result<ModelInfo, Error> {
         let file = VoiceFile::read(path)?;
-        Ok(info(&file.voice, Espeak::open(None)?))
+        Ok(info(&file.voice, &Synthesizer::open(&Options::default())?))
     }
 
     fn load(&self, spec: &LoadSpec, _progress: &Progress) -> Result<SystemVoice, Error> {
         let options = Options::parse(&spec.options)?;
         let file = VoiceFile::read(&spec.path)?;
-        let espeak = Espeak::open(options.espeak_library.as_deref())?;
-        espeak.voices().check(&file.voice)?;
-        let info = info(&file.voice, espeak);
-        SystemVoice::start(espeak, file.voice, info)
+        let synthesizer = Synthesizer::open(&options)?;
+        synthesizer.check(&file.voice)?;
+        let info = info(&file.voice, &synthesizer);
+        SystemVoice::start(synthesizer, file.voice, info)
     }
 }
 
 /// What both `inspect` and `load` say: the file's voice, then all others.
-fn info(voice: &str, espeak: Espeak) -> ModelInfo {
-    let others = espeak.voices().list().iter().map(|known| &known.id).filter(|id| *id != voice);
+fn info(voice: &str, synthesizer: &Synthesizer) -> ModelInfo {
+    let others = synthesizer.voices().into_iter().filter(|known| known != voice);
     ModelInfo {
         format: "voice".to_owned(),
-        architecture: "espeak-ng".to_owned(),
+        architecture: synthesizer.architecture().to_owned(),
         tasks: vec![Task::Speak],
-        voices: std::iter::once(voice.to_owned()).chain(others.cloned()).collect(),
+        voices: std::iter::once(voice.to_owned()).chain(others).collect(),
         slots: Some(1),
         ..ModelInfo::default()
     }

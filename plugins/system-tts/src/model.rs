@@ -8,15 +8,17 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use pajamas_pipelines::SpeakRequest;
-use pajamas_pipelines::espeak::Espeak;
 use pajamas_plugin_api::{
     Error, ErrorKind, Event, Finish, Flow, Job, Model, ModelInfo, ModelStats, Request, Usage, thread,
 };
 
+use crate::synthesizer::Synthesizer;
+
 /// Requests that may wait; one more is refused as overloaded.
 const QUEUE: usize = 256;
 
-/// The system's voices, ready to speak. espeak-ng has one state for the process, so that there is one slot.
+/// The system's voices, ready to speak. espeak-ng has one state for the process, and one thread waits for the voices of
+/// macOS, so that there is one slot.
 #[derive(Debug)]
 pub struct SystemVoice {
     info: ModelInfo,
@@ -40,10 +42,10 @@ struct Waiting {
 }
 
 impl SystemVoice {
-    pub(crate) fn start(espeak: Espeak, voice: String, info: ModelInfo) -> Result<Self, Error> {
+    pub(crate) fn start(synthesizer: Synthesizer, voice: String, info: ModelInfo) -> Result<Self, Error> {
         let (queue, requests) = sync_channel(QUEUE);
         let occupancy = Arc::new(Occupancy::default());
-        let speaker = Speaker { espeak, voice, occupancy: Arc::clone(&occupancy) };
+        let speaker = Speaker { synthesizer, voice, occupancy: Arc::clone(&occupancy) };
         let thread = thread::spawn("speaker", move || speaker.serve(&requests), |_| {})?;
         Ok(Self { info, queue: Some(queue), thread: Some(thread), occupancy })
     }
@@ -94,7 +96,7 @@ impl Drop for SystemVoice {
 
 /// What the thread needs.
 struct Speaker {
-    espeak: Espeak,
+    synthesizer: Synthesizer,
     voice: String,
     occupancy: Arc<Occupancy>,
 }
@@ -117,21 +119,16 @@ impl Speaker {
         let speech = SpeakRequest::new(request, arrived)?;
         speech.check_deadline()?;
         let voice = speech.voice.as_deref().unwrap_or(&self.voice);
-        let sample_rate_hz = self.espeak.sample_rate_hz();
         let (mut has_sound, mut cancelled, mut late) = (false, false, None);
-        let mut samples = Vec::new();
-        let mut push = |chunk: &[i16]| {
-            samples.clear();
-            samples.extend(chunk.iter().map(|sample| f32::from(*sample) / 32_768.0));
+        let mut push = |samples: &[f32], sample_rate_hz: u32| {
             cancelled = job.is_cancelled()
                 || (!samples.is_empty()
-                    && job.push(&Event::Audio { samples: &samples, sample_rate_hz, channels: 1 })
-                        == Flow::Cancelled);
+                    && job.push(&Event::Audio { samples, sample_rate_hz, channels: 1 }) == Flow::Cancelled);
             has_sound |= !samples.is_empty();
             late = speech.check_deadline().err();
             !cancelled && late.is_none()
         };
-        self.espeak.speak(voice, speech.speed, &speech.text, &mut push)?;
+        self.synthesizer.speak(voice, speech.speed, &speech.text, &mut push)?;
         match late {
             _ if cancelled => Ok(Finish::Cancelled),
             Some(error) => Err(error),

@@ -10,8 +10,23 @@ use serde_json::{Map, Value};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Options {
+    /// What speaks.
+    pub(crate) engine: Engine,
     /// The library of espeak-ng. Default: the plugin's own, else the system's.
     pub(crate) espeak_library: Option<PathBuf>,
+}
+
+/// What speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Engine {
+    /// The system's own voices on macOS, unless `espeak_library` is given; espeak-ng elsewhere.
+    #[default]
+    Auto,
+    /// espeak-ng.
+    EspeakNg,
+    /// The voices of macOS.
+    Macos,
 }
 
 impl Options {
@@ -36,7 +51,11 @@ mod tests {
     #[test]
     fn wrong_options_are_named_with_what_is_allowed() {
         for (options, expected) in [
-            (r#"{"voice": "de"}"#, "unknown field `voice`, expected `espeak_library`"),
+            (r#"{"voice": "de"}"#, "unknown field `voice`, expected `engine` or `espeak_library`"),
+            (
+                r#"{"engine": "festival"}"#,
+                "option `engine`: unknown variant `festival`, expected one of `auto`",
+            ),
             (r#"{"espeak_library": 3}"#, "option `espeak_library`: invalid type: integer"),
         ] {
             let message = Options::parse(&serde_json::from_str(options).unwrap()).unwrap_err().to_string();

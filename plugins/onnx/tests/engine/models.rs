@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::{Arc, Barrier};
 
-use pajamas_onnx::{BatchCounts, BatchLimits, Batcher, OnnxBackend, OnnxModel, OnnxSession};
-use pajamas_pipelines::TensorRunner;
+use pajamas_onnx::{OnnxBackend, OnnxSession};
+use pajamas_pipelines::{BatchCounts, BatchLimits, Batcher, PipelineModel, TensorRunner};
 use pajamas_plugin_api::{Backend, Error, ErrorKind, Event, EventSink, Flow, LoadSpec, Model, Progress};
 
 use crate::onnx_writer::{bytes, int, tensor_info};
@@ -72,7 +72,7 @@ fn backend() -> Option<OnnxBackend> {
     Some(OnnxBackend::init(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap())
 }
 
-fn load(path: &Path, options: serde_json::Value) -> Option<Result<OnnxModel, Error>> {
+fn load(path: &Path, options: serde_json::Value) -> Option<Result<PipelineModel, Error>> {
     let options = options.as_object().unwrap().clone();
     let spec = LoadSpec { path: path.to_owned(), options, cache_dir: None };
     Some(backend()?.load(&spec, &Progress::new(Arc::new(Silent))))

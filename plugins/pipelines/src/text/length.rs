@@ -127,12 +127,15 @@ mod tests {
             r#"{"model_type": "roberta", "max_position_embeddings": 514, "hidden_size": 768}"#,
         );
         write("tokenizer_config.json", r#"{"model_max_length": 1000000000000000019884624838656}"#);
-        let lengths = Lengths::read(&Folder::new(folder.path(), None)).unwrap();
+        let lengths = Lengths::read(&Folder::new(folder.path(), None, crate::NetworkFiles::ONNX)).unwrap();
         assert_eq!(lengths.context(None, None).unwrap(), 512);
         assert_eq!(lengths.hidden_size(), Some(768));
         write("sentence_bert_config.json", r#"{"max_seq_length": 128}"#);
         assert_eq!(
-            Lengths::read(&Folder::new(folder.path(), None)).unwrap().context(None, None).unwrap(),
+            Lengths::read(&Folder::new(folder.path(), None, crate::NetworkFiles::ONNX))
+                .unwrap()
+                .context(None, None)
+                .unwrap(),
             128
         );
     }

@@ -164,7 +164,7 @@ mod tests {
                     std::fs::write(folder.path().join(file), text).unwrap();
                 }
             }
-            let found = Pooling::of_folder(&Folder::new(folder.path(), None));
+            let found = Pooling::of_folder(&Folder::new(folder.path(), None, crate::NetworkFiles::ONNX));
             match (found, expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected),
                 (Err(error), Err(expected)) => assert!(error.message().contains(expected), "{error}"),

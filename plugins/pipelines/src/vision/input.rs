@@ -1,6 +1,6 @@
 //! The input of a network that takes pictures.
 
-use pajamas_plugin_api::Error;
+use pajamas_plugin_api::{Dtype, Error, TensorView};
 
 use super::picture::Canvas;
 use crate::numbers;
@@ -75,7 +75,7 @@ impl ImageInput {
     /// is zero.
     ///
     /// # Errors
-    /// The pictures have several sizes, the input takes no floating point numbers, or memory does not suffice.
+    /// The pictures have several sizes, the input takes neither floating point numbers nor bytes, or memory does not suffice.
     pub(crate) fn tensor<R: TensorRunner>(
         &self,
         network: &R,
@@ -88,11 +88,41 @@ impl ImageInput {
             return Err(Error::internal("the pictures of one batch have several sizes"));
         }
         let count = self.batch.unwrap_or(pictures.len());
+        if self.spec.dtype == Dtype::U8 {
+            return self.bytes(network, pictures, count);
+        }
         let mut numbers = vec![0.0; first.pixels.len() * count];
         for (picture, numbers) in pictures.iter().zip(numbers.chunks_mut(first.pixels.len())) {
             norm.write(&picture.pixels, numbers, self.layout);
         }
         numbers::from_f32s(network, &self.spec, &self.shape(count, (width, height)), &numbers)
+    }
+
+    /// The pixels as they are: a network that takes bytes knows itself what to make of them.
+    fn bytes<R: TensorRunner>(
+        &self,
+        network: &R,
+        pictures: &[Canvas],
+        count: usize,
+    ) -> Result<R::Value, Error> {
+        let Some(first) = pictures.first() else { return Err(Error::internal("a batch has no picture")) };
+        let mut data = vec![0; first.pixels.len() * count];
+        for (picture, data) in pictures.iter().zip(data.chunks_mut(first.pixels.len())) {
+            match self.layout {
+                Layout::Nhwc => data.copy_from_slice(&picture.pixels),
+                Layout::Nchw => {
+                    let (pixels, _) = picture.pixels.as_chunks::<3>();
+                    for (channel, plane) in data.chunks_mut(pixels.len()).enumerate() {
+                        for (pixel, byte) in pixels.iter().zip(plane) {
+                            *byte = pixel[channel];
+                        }
+                    }
+                }
+            }
+        }
+        let shape = self.shape(count, (first.width, first.height));
+        let dtype = Dtype::U8;
+        network.value(&TensorView { name: &self.spec.name, dtype, shape: &shape, data: &data })
     }
 
     /// The tensor of one picture of zeros.
@@ -101,7 +131,12 @@ impl ImageInput {
     /// The input takes no floating point numbers, or memory does not suffice.
     pub(crate) fn empty<R: TensorRunner>(&self, network: &R, size: (u32, u32)) -> Result<R::Value, Error> {
         let shape = self.shape(1, size);
-        let numbers = vec![0.0; shape.iter().map(|dim| *dim as usize).product()];
+        let len: usize = shape.iter().map(|dim| *dim as usize).product();
+        if self.spec.dtype == Dtype::U8 {
+            let (name, data) = (self.spec.name.as_str(), vec![0; len]);
+            return network.value(&TensorView { name, dtype: Dtype::U8, shape: &shape, data: &data });
+        }
+        let numbers = vec![0.0; len];
         numbers::from_f32s(network, &self.spec, &shape, &numbers)
     }
 

@@ -35,12 +35,12 @@ use self::vocabulary::Vocabulary;
 use crate::files::Folder;
 use crate::open::Kind;
 use crate::options;
-use crate::pipeline::{Networks, Pipeline};
+use crate::pipeline::{NetworkFiles, Networks, Pipeline};
 use crate::runner::TensorRunner;
 use crate::tensors::unsupported;
 use crate::vad::{Speech, Vad, speech_spans};
 
-const VAD_FILE: &str = "silero_vad.onnx";
+const VAD_STEM: &str = "silero_vad";
 /// Shorter sound is one window anyway.
 const VAD_SOUND_SAMPLES_MIN: usize = 30 * SAMPLE_RATE_HZ;
 /// A job that works for long says so, or it would count as hanging: after so many chunks of the detector.
@@ -88,10 +88,12 @@ pub fn open<N: Networks>(
     networks: &N,
 ) -> Result<WhisperPipeline<N::Runner>, Error> {
     let options: Options = options::parse(Kind::Whisper, options)?;
-    let folder = Folder::new(folder, options.variant);
+    let folder = Folder::new(folder, options.variant, networks.files());
     let config = ModelConfig::read(&folder)?;
     let vocabulary = Vocabulary::read(&folder, &config)?;
-    let vad = vad_file(&folder, options.vad)?.map(|file| Vad::open(networks.open(&file)?)).transpose()?;
+    let vad = vad_file(&folder, options.vad, networks.files())?
+        .map(|file| Vad::open(networks.open(&file)?))
+        .transpose()?;
     let suppressed = (&config.suppressed, &vocabulary.suppressed_first);
     let model = Model {
         rules: Rules::new(vocabulary.specials, suppressed.0, suppressed.1, config.vocabulary),
@@ -104,19 +106,26 @@ pub fn open<N: Networks>(
     Ok(WhisperPipeline { model })
 }
 
-fn vad_file(folder: &Folder, option: Option<VadOption>) -> Result<Option<PathBuf>, Error> {
-    let own = || folder.path().join(VAD_FILE);
+fn vad_file(
+    folder: &Folder,
+    option: Option<VadOption>,
+    files: NetworkFiles,
+) -> Result<Option<PathBuf>, Error> {
+    let extension = files.extensions.first().unwrap_or(&"onnx");
+    let own = || folder.path().join(format!("{VAD_STEM}.{extension}"));
     let file = match option {
         Some(VadOption::Switch(false)) => return Ok(None),
-        None => return Ok(Some(own()).filter(|file| file.is_file())),
+        None => return Ok(Some(own()).filter(|file| file.exists())),
         Some(VadOption::Switch(true)) => own(),
         Some(VadOption::File(file)) => file,
     };
-    if file.is_file() {
+    if file.exists() {
         return Ok(Some(file));
     }
-    let message =
-        format!("option `vad`: there is no file {}; silero_vad.onnx is expected there", file.display());
+    let message = format!(
+        "option `vad`: there is no file {}; {VAD_STEM}.{extension} is expected there",
+        file.display()
+    );
     Err(Error::new(ErrorKind::NotFound, message))
 }
 

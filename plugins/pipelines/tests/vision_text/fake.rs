@@ -27,6 +27,11 @@ impl FakeValue {
         self.data.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect()
     }
 
+    pub(crate) fn as_u8s(&self) -> &[u8] {
+        assert_eq!(self.dtype, Dtype::U8);
+        &self.data
+    }
+
     pub(crate) fn as_i64s(&self) -> Vec<i64> {
         assert_eq!(self.dtype, Dtype::I64);
         self.data.as_chunks().0.iter().map(|bytes| i64::from_ne_bytes(*bytes)).collect()

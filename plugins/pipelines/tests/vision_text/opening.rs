@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pajamas_pipelines::{Detected, Header, Kind, detect, open};
+use pajamas_pipelines::{Detected, Header, Kind, NetworkFiles, detect, open};
 use pajamas_plugin_api::{Dtype, ErrorKind, Task};
 use serde_json::json;
 
@@ -59,7 +59,7 @@ fn files_tell_the_pipeline() {
         (&[("onnx/model.onnx", ""), ("onnx/model_quantized.onnx", "")], None),
     ];
     for (files, expected) in cases {
-        let found = detect(folder(files).path()).unwrap();
+        let found = detect(folder(files).path(), NetworkFiles::ONNX).unwrap();
         let found = found.as_ref().map(|found| (found.kind, found.architecture.as_str()));
         assert_eq!(found, expected, "{files:?}");
     }
@@ -74,11 +74,11 @@ fn what_is_no_model_is_said() {
         (&[("config.json", r#"{"model_type": 3}"#)], ErrorKind::BadModel, "model_type: invalid type"),
     ];
     for (files, kind, expected) in cases {
-        let error = detect(folder(files).path()).unwrap_err();
+        let error = detect(folder(files).path(), NetworkFiles::ONNX).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.message().contains(expected), "{error}");
     }
-    let error = detect(Path::new("missing.onnx")).unwrap_err();
+    let error = detect(Path::new("missing.onnx"), NetworkFiles::ONNX).unwrap_err();
     assert_eq!(
         (error.kind(), error.message()),
         (ErrorKind::NotFound, "there is no file or folder missing.onnx")

@@ -92,6 +92,30 @@ fn the_parameters_of_detect_are_honoured() {
     }
 }
 
+/// A network that takes bytes scales them itself, whatever the pipeline would do to numbers.
+#[test]
+fn an_input_of_bytes_gets_the_pixels_as_they_are() {
+    for (layout, expected) in [
+        (&[0, 2, 2, 3][..], [10, 20, 30, 10, 20, 30, 10, 20, 30, 10, 20, 30]),
+        (&[0, 3, 2, 2], [10, 10, 10, 10, 20, 20, 20, 20, 30, 30, 30, 30]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let network = FakeNetwork::new(
+            vec![spec("image", Dtype::U8, layout)],
+            vec![spec("p", Dtype::F32, &[0, 2])],
+            move |inputs, _| {
+                let seen = inputs["image"].as_u8s() == expected;
+                FakeValue::f32s(&[1, 2], if seen { &[0.0, 1.0] } else { &[1.0, 0.0] })
+            },
+        );
+        let networks =
+            FakeNetworks::new(folder.path(), &[("c.onnx", network.with_metadata(&[("task", "classify")]))]);
+        let pipeline = open(&folder.path().join("c.onnx"), &object(json!({})), &networks).unwrap();
+        let answer = ask(&*pipeline, Task::Classify, json!({}), vec![plain(2, 2, [10, 20, 30])]).unwrap();
+        assert_eq!(answer.documents[0]["classes"][0]["class_id"], 1, "{layout:?}");
+    }
+}
+
 /// A classifier whose logits are the mean of each channel; `layout` is its input's dimensions.
 fn classifier(layout: &[usize], files: &[(&str, Value)], options: Value) -> Box<dyn Pipeline> {
     let folder = tempfile::tempdir().unwrap();

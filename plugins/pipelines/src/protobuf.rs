@@ -1,7 +1,8 @@
 //! Protobuf's wire format, as much of it as it takes to skip what is not wanted
 //! (<https://protobuf.dev/programming-guides/encoding/>).
 //!
-//! A crate that generates types would read the weights, which are most of a model's file, into memory.
+//! Models in ONNX's and CoreML's formats are protobuf messages. A crate that generates types would read the weights, which
+//! are most of a model's file, into memory.
 
 use std::io::{BufReader, ErrorKind, Read, Seek};
 
@@ -10,7 +11,7 @@ const FIELDS_MAX: u64 = 20_000_000;
 
 /// Why a file cannot be read. Said of the file, whose name comes before it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ProtobufError {
+pub enum ProtobufError {
     /// The system could not read it.
     #[error("cannot be read: {0}")]
     Io(std::io::Error),
@@ -18,7 +19,7 @@ pub(crate) enum ProtobufError {
     #[error("is cut off or damaged at byte {0}")]
     Cut(u64),
     /// The bytes are no protobuf message.
-    #[error("is not an ONNX model: byte {0} fits no protobuf message")]
+    #[error("is damaged or no model: byte {0} fits no protobuf message")]
     Malformed(u64),
     /// It is a message, but not the expected one.
     #[error("{0}")]
@@ -27,7 +28,7 @@ pub(crate) enum ProtobufError {
 
 /// The value of one field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Field {
+pub enum Field {
     /// An integer.
     Varint(u64),
     /// A text, bytes or a message, from here up to this position.
@@ -36,8 +37,9 @@ pub(crate) enum Field {
     Fixed,
 }
 
-/// A file of protobuf messages with a position.
-pub(crate) struct Wire<S> {
+/// A file of protobuf messages with a position. Everything is bounded: a message by what encloses it, a text by its reader,
+/// and all fields together by their number.
+pub struct Wire<S> {
     source: BufReader<S>,
     position: u64,
     len: u64,
@@ -46,7 +48,7 @@ pub(crate) struct Wire<S> {
 
 impl<S: Read + Seek> Wire<S> {
     /// Reads from the beginning of a source of `len` bytes.
-    pub(crate) fn new(source: S, len: u64) -> Self {
+    pub fn new(source: S, len: u64) -> Self {
         Self { source: BufReader::new(source), position: 0, len, fields: 0 }
     }
 
@@ -54,7 +56,7 @@ impl<S: Read + Seek> Wire<S> {
     ///
     /// # Errors
     /// The message is malformed, or a visit failed.
-    pub(crate) fn message(
+    pub fn message(
         &mut self,
         end: u64,
         mut visit: impl FnMut(&mut Self, u64, Field) -> Result<(), ProtobufError>,
@@ -70,7 +72,10 @@ impl<S: Read + Seek> Wire<S> {
     }
 
     /// Visits the integers of a packed field that ends at `end`.
-    pub(crate) fn packed(&mut self, end: u64, mut visit: impl FnMut(u64)) -> Result<(), ProtobufError> {
+    ///
+    /// # Errors
+    /// It ends within an integer, or there are too many.
+    pub fn packed(&mut self, end: u64, mut visit: impl FnMut(u64)) -> Result<(), ProtobufError> {
         while self.position < end {
             self.count()?;
             visit(self.varint(end)?);
@@ -82,7 +87,7 @@ impl<S: Read + Seek> Wire<S> {
     ///
     /// # Errors
     /// It is longer than `len_max`.
-    pub(crate) fn text(&mut self, end: u64, len_max: u64) -> Result<String, ProtobufError> {
+    pub fn text(&mut self, end: u64, len_max: u64) -> Result<String, ProtobufError> {
         let len = end.saturating_sub(self.position);
         if len > len_max {
             return Err(ProtobufError::Content(format!(
@@ -106,7 +111,7 @@ impl<S: Read + Seek> Wire<S> {
                 Field::Bytes(self.within(len, end)?)
             }
             5 => self.fixed(4, end)?,
-            // Groups are not used by ONNX, and the other two do not exist.
+            // Groups are used by neither format, and the other two do not exist.
             _ => return Err(ProtobufError::Malformed(start)),
         };
         match tag >> 3 {

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pajamas_pipelines::{TensorRunner, TensorSpec, Value};
 use pajamas_plugin_api::{Error, ErrorKind, TensorView};
 use parking_lot::{Condvar, Mutex};
+
+use crate::runner::{TensorRunner, TensorSpec, Value};
 
 /// How large batches become and how long they are waited for.
 #[derive(Clone, Copy, Debug)]

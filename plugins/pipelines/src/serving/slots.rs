@@ -10,7 +10,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// The slots of a model, and the queue before them.
 #[derive(Debug)]
-pub(crate) struct Slots {
+pub(super) struct Slots {
     total: u32,
     queue: u32,
     state: Mutex<State>,
@@ -27,12 +27,12 @@ struct State {
 
 impl Slots {
     /// `total` jobs at the same time, and `queue` that wait.
-    pub(crate) fn new(total: u32, queue: u32) -> Arc<Self> {
+    pub(super) fn new(total: u32, queue: u32) -> Arc<Self> {
         Arc::new(Self { total, queue, state: Mutex::default(), freed: Condvar::new() })
     }
 
     /// A slot or a place in the queue; `None` when both are full.
-    pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
         let mut state = self.state.lock();
         if state.busy.saturating_add(state.waiting()) >= self.total.saturating_add(self.queue) {
             return None;
@@ -44,7 +44,7 @@ impl Slots {
     }
 
     /// How many jobs are worked on, and how many wait.
-    pub(crate) fn occupancy(&self) -> (u32, u32) {
+    pub(super) fn occupancy(&self) -> (u32, u32) {
         let state = self.state.lock();
         (state.busy, state.waiting())
     }
@@ -58,7 +58,7 @@ impl State {
 
 /// One job's slot, or its place in the queue. Dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(super) struct Place {
     slots: Arc<Slots>,
     ticket: u64,
     has_slot: bool,
@@ -66,7 +66,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// Waits for a slot, in turn. Answers `false` when the job is no longer wanted.
-    pub(crate) fn wait(&mut self, is_wanted: impl Fn() -> bool) -> bool {
+    pub(super) fn wait(&mut self, is_wanted: impl Fn() -> bool) -> bool {
         let mut state = self.slots.state.lock();
         while state.busy >= self.slots.total || state.waiting.first() != Some(&self.ticket) {
             if !is_wanted() {

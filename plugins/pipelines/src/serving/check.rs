@@ -1,13 +1,14 @@
 //! Whether the tensors of a run fit the network: the engine's own messages name neither what was meant nor what to do.
 
-use pajamas_pipelines::{TensorSpec, Value};
 use pajamas_plugin_api::Error;
+
+use crate::runner::{TensorSpec, Value};
 
 /// Checks the inputs of a run.
 ///
 /// # Errors
 /// One is missing, unknown, given twice, or of a wrong type or shape; the message names it and what is expected.
-pub(crate) fn inputs<V: Value>(specs: &[TensorSpec], inputs: &[(&str, &V)]) -> Result<(), Error> {
+pub fn check_inputs<V: Value>(specs: &[TensorSpec], inputs: &[(&str, &V)]) -> Result<(), Error> {
     for (index, (name, value)) in inputs.iter().enumerate() {
         let Some(spec) = specs.iter().find(|spec| spec.name == *name) else {
             return Err(Error::invalid(format!(
@@ -48,7 +49,7 @@ pub(crate) fn inputs<V: Value>(specs: &[TensorSpec], inputs: &[(&str, &V)]) -> R
 ///
 /// # Errors
 /// One is unknown.
-pub(crate) fn outputs(specs: &[TensorSpec], outputs: &[&str]) -> Result<(), Error> {
+pub fn check_outputs(specs: &[TensorSpec], outputs: &[&str]) -> Result<(), Error> {
     match outputs.iter().find(|name| specs.iter().all(|spec| spec.name != **name)) {
         None => Ok(()),
         Some(unknown) => {

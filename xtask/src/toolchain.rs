@@ -1,4 +1,4 @@
-//! A compiler for WebAssembly: rustup's own, or one made of Debian's packages.
+//! A compiler for another platform, WebAssembly or macOS: rustup's own, or one made of Debian's packages.
 //!
 //! Debian's compiler comes with the sources of the standard library, which cargo compiles for the target. It is unpacked
 //! into the cache folder: installing it would replace the compiler of the whole system.
@@ -10,7 +10,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::TARGET;
 use crate::files;
 use crate::process;
 use crate::workspace::Workspace;
@@ -22,30 +21,44 @@ const LIBRARIES: [&str; 2] = ["libstd-rust-web-", "libllvm"];
 /// Says that a folder is complete and its compiler new enough; written last.
 const STAMP: &str = ".complete";
 
-pub(super) enum Toolchain {
+/// A platform to compile for.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    /// Its name for rustup and cargo.
+    pub(crate) name: &'static str,
+    /// Programs are made for it, not only checked.
+    pub(crate) links: bool,
+}
+
+pub(crate) enum Toolchain {
     /// The one that runs this, with the target added.
     Installed,
     /// A compiler that needs the standard library made first.
-    Unpacked { folder: PathBuf, linker: PathBuf },
+    Unpacked { target: Target, folder: PathBuf, linker: Option<PathBuf> },
 }
 
 impl Toolchain {
     /// Finds or fetches one.
-    pub(super) fn find(workspace: &Workspace) -> Result<Option<Self>> {
+    pub(crate) fn find(workspace: &Workspace, target: Target) -> Result<Option<Self>> {
         let sysroot = PathBuf::from(process::stdout_of(rustc().args(["--print", "sysroot"]))?);
-        if sysroot.join("lib/rustlib").join(TARGET).is_dir() {
+        if sysroot.join("lib/rustlib").join(target.name).join("lib").is_dir() {
             return Ok(Some(Self::Installed));
         }
         let is_debian =
             ["apt-get", "dpkg"].iter().all(|name| process::find_program(name, Path::new("")).is_some());
-        let Some(linker) = find_linker(&sysroot)?.filter(|_| is_debian) else { return Ok(None) };
+        let linker = find_linker(&sysroot)?;
+        if !is_debian || (target.links && linker.is_none()) {
+            return Ok(None);
+        }
         let _lock = workspace.lock_cache()?;
         let folder = workspace.hooks().join("rust");
         let is_new = !folder.join(STAMP).is_file();
         if is_new {
-            unpack(&folder).context("could not get a compiler for WebAssembly from Debian's packages")?;
+            unpack(&folder).with_context(|| {
+                format!("could not get a compiler for {} from Debian's packages", target.name)
+            })?;
         }
-        let unpacked = Self::Unpacked { folder: folder.clone(), linker };
+        let unpacked = Self::Unpacked { target, folder: folder.clone(), linker };
         if is_new {
             let (version, needed) = (unpacked.version()?, env!("CARGO_PKG_RUST_VERSION"));
             if !is_at_least(&version, needed) {
@@ -57,13 +70,21 @@ impl Toolchain {
         Ok(Some(unpacked))
     }
 
-    /// Makes a cargo command use it.
-    pub(super) fn apply(&self, cargo: &mut Command) {
-        if let Self::Unpacked { folder, linker } = self {
+    /// Whether it has clippy too.
+    pub(crate) fn has_clippy(&self) -> bool {
+        matches!(self, Self::Installed)
+    }
+
+    /// Makes a cargo command use it. Comes after the name of cargo's own command.
+    pub(crate) fn apply(&self, cargo: &mut Command) {
+        if let Self::Unpacked { target, folder, linker } = self {
             cargo.env("RUSTC", folder.join("usr/bin/rustc"));
             // Building the standard library is not stable yet.
             cargo.env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=std,panic_abort");
-            cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+            if let Some(linker) = linker.as_ref().filter(|_| target.links) {
+                let variable = target.name.replace('-', "_").to_uppercase();
+                cargo.env(format!("CARGO_TARGET_{variable}_LINKER"), linker);
+            }
             cargo.env("LD_LIBRARY_PATH", libraries(folder));
         }
     }
@@ -80,12 +101,12 @@ impl Toolchain {
     }
 
     /// What the compiler calls itself.
-    pub(super) fn version(&self) -> Result<String> {
+    pub(crate) fn version(&self) -> Result<String> {
         process::stdout_of(self.rustc().arg("--version"))
     }
 
     /// Where the sources of the standard library are.
-    pub(super) fn sysroot(&self) -> Result<PathBuf> {
+    pub(crate) fn sysroot(&self) -> Result<PathBuf> {
         Ok(process::stdout_of(self.rustc().args(["--print", "sysroot"]))?.into())
     }
 }
@@ -118,7 +139,7 @@ fn unpack(folder: &Path) -> Result<()> {
     files::remove_folder(folder)?;
     let downloads = folder.join("packages");
     fs::create_dir_all(&downloads).with_context(|| format!("could not create {}", downloads.display()))?;
-    eprintln!("hooks: downloading a compiler for {TARGET}: {}", packages.join(", "));
+    eprintln!("downloading a compiler for other platforms: {}", packages.join(", "));
     process::run(Command::new("apt-get").arg("download").args(&packages).current_dir(&downloads))?;
     for entry in fs::read_dir(&downloads)? {
         process::run(Command::new("dpkg").arg("-x").arg(entry?.path()).arg(folder))?;

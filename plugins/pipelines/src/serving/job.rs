@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use pajamas_pipelines::Pipeline;
 use pajamas_plugin_api::{Error, ErrorKind, Event, EventSink, Finish, Flow, Job, Request, Usage};
 
-use crate::slots::Place;
+use super::slots::Place;
+use crate::pipeline::Pipeline;
 
 /// A job that is over, for the pipeline, when its deadline has passed.
 struct Limited {
@@ -37,7 +37,7 @@ impl EventSink for Limited {
 
 /// Does one request on the calling thread, once `place` is a slot. Frees the slot and the pipeline before the job ends,
 /// so that whoever sees the end finds them free.
-pub(crate) fn work(pipeline: Arc<dyn Pipeline>, request: &Request, job: Job, mut place: Place) {
+pub(super) fn work(pipeline: Arc<dyn Pipeline>, request: &Request, job: Job, mut place: Place) {
     let deadline = request.deadline_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
     let limited = Arc::new(Limited { job, deadline });
     let inner = Job::new(Arc::<Limited>::clone(&limited), Arc::new(AtomicBool::new(false)));
