@@ -188,7 +188,7 @@ fn run_together(
     });
     let queue = batcher.queue.lock();
     assert!(
-        !queue.is_busy && queue.waiting.is_empty() && queue.results.is_empty(),
+        queue.busy == 0 && queue.waiting.is_empty() && queue.results.is_empty(),
         "at rest, nothing is left"
     );
     drop(queue);
@@ -239,6 +239,27 @@ fn a_batch_is_waited_for_until_it_is_full() {
     let calls: Vec<_> = (0..5).map(|index| call(1, 2, index as f32)).collect();
     let (_, runs) = run_together(Mood::Good, BatchLimits { rows_max: 4, delay }, &calls);
     assert_eq!(runs, [1, 4], "had it not been full, the test would last an hour");
+}
+
+#[test]
+fn where_several_runs_are_allowed_nobody_waits_for_the_first() {
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel();
+    let network = Network { gate: Mutex::new(Some((begun, may_go_on))), ..Network::new(Mood::Good) };
+    let batcher = &Batcher::new(network, limits(4), Arc::default()).runs_at_once(2);
+    batcher.rows_are_independent();
+    let calls = &[0.0, 1.0, 2.0].map(|first| call(1, 2, first));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(move || run(batcher, &calls[0]));
+        has_begun.recv().unwrap();
+        for call in &calls[1..] {
+            assert!(run(batcher, call).is_ok(), "it would wait for ever");
+        }
+        assert_eq!(batcher.queue.lock().busy, 1);
+        go_on.send(()).unwrap();
+        assert!(first.join().unwrap().is_ok());
+    });
+    assert_eq!(batcher.queue.lock().busy, 0);
 }
 
 #[test]
