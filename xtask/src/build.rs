@@ -17,6 +17,7 @@ use crate::files;
 use crate::onnxruntime;
 use crate::process;
 use crate::setup::Tools;
+use crate::tensorrt;
 use crate::workspace::Workspace;
 
 mod artifacts;
@@ -29,6 +30,11 @@ const PLUGINS: &[Crate] = &[
     Crate { name: "onnx", package: "pajamas-onnx", companions: &[onnxruntime::place, espeak::place] },
     Crate { name: "system-tts", package: "pajamas-system-tts", companions: &[espeak::place] },
 ];
+
+/// The plugins that build on this platform but only where they are asked for by name: what they load at run time is large and
+/// of use on few machines.
+const ON_REQUEST: &[Crate] =
+    &[Crate { name: "tensorrt", package: "pajamas-tensorrt", companions: &[tensorrt::place] }];
 
 /// Names of the plugins that build on this platform.
 pub(crate) const PLUGIN_NAMES: [&str; PLUGINS.len()] = [PLUGINS[0].name, PLUGINS[1].name, PLUGINS[2].name];
@@ -53,9 +59,9 @@ type PlaceCompanion = fn(&Workspace, &Tools, &Path) -> Result<()>;
 
 #[derive(Args)]
 pub(crate) struct BuildArgs {
-    /// Build only this plugin, beside the host (may be repeated) [default: all of this platform]
+    /// Build only this plugin, beside the host (may be repeated) [default: all of this platform but those with large libraries]
     #[arg(long = "plugin", value_name = "NAME",
-          value_parser = PossibleValuesParser::new(PLUGINS.iter().map(|plugin| plugin.name)))]
+          value_parser = PossibleValuesParser::new(PLUGINS.iter().chain(ON_REQUEST).map(|plugin| plugin.name)))]
     plugins: Vec<String>,
     /// Build the fixture plugins too, into the target folder's `fixtures`
     #[arg(long)]
@@ -83,9 +89,11 @@ pub(crate) struct Built {
 
 pub(crate) fn run(workspace: &Workspace, args: &BuildArgs) -> Result<()> {
     let tools = Tools::ensure(workspace)?;
-    let is_wanted =
-        |plugin: &&Crate| args.plugins.is_empty() || args.plugins.iter().any(|p| p == plugin.name);
-    let plugins: Vec<_> = PLUGINS.iter().filter(is_wanted).collect();
+    let is_named = |plugin: &&Crate| args.plugins.iter().any(|name| name == plugin.name);
+    let plugins: Vec<_> = match args.plugins.as_slice() {
+        [] => PLUGINS.iter().collect(),
+        _ => PLUGINS.iter().chain(ON_REQUEST).filter(is_named).collect(),
+    };
     let fixtures = if args.fixtures { RUST_FIXTURES } else { &[] };
 
     let mut cargo = tools.cargo();

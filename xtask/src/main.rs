@@ -22,6 +22,7 @@ mod models;
 mod onnxruntime;
 mod serve;
 mod setup;
+mod tensorrt;
 mod test;
 
 mod chat_client;

@@ -25,6 +25,7 @@ const UNSAFE_FILES: &[&str] = &[
     // What wit-bindgen generates, between a hook and the host.
     "plugins/hooks/common/src/hook.rs",
     "plugins/pipelines/src/espeak/ffi.rs",
+    "plugins/tensorrt/src/ffi",
     "tests/fixtures/hooks/rogue/src/bindings.rs",
     // The suite plays a host that does not trust the plugin, beneath the safe face.
     "tests/conformance/src/raw",

@@ -82,8 +82,7 @@ struct Call<V> {
 impl<R: TensorRunner> Batcher<R> {
     /// Runs `runner` in batches, and counts them in `counts`.
     pub fn new(runner: R, limits: BatchLimits, counts: Arc<BatchCounts>) -> Self {
-        let queue =
-            Queue { busy: 0, waiting: VecDeque::new(), results: HashMap::new(), next_ticket: 0 };
+        let queue = Queue { busy: 0, waiting: VecDeque::new(), results: HashMap::new(), next_ticket: 0 };
         Self {
             runner,
             limits,
