@@ -75,7 +75,8 @@ fn usable(gpus: &[Gpu]) -> (Vec<Device>, Option<String>) {
     (devices, reason)
 }
 
-#[cfg(all(test, not(feature = "enterprise")))]
+#[cfg(test)]
+#[cfg(not(feature = "enterprise"))]
 mod tests {
     use pajamas_plugin_api::ComputeCapability;
 

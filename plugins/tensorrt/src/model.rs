@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cudarc::driver::CudaContext;
-use pajamas_pipelines::{BatchCounts, Loaded, Networks, Pipeline, PipelineModel};
-use pajamas_plugin_api::{Error, LoadSpec, ModelInfo, Progress, Task};
+use pajamas_pipelines::{BatchCounts, Kind, Loaded, Networks, Pipeline, PipelineModel};
+use pajamas_plugin_api::{Error, ErrorKind, LoadSpec, ModelInfo, Progress};
 use parking_lot::Mutex;
+use serde::Deserialize;
 
 use crate::cache::EngineCache;
 use crate::ffi::cuda::{self, Gpu, driver_error};
@@ -42,17 +43,26 @@ fn open_pipeline<N: Networks>(
     options: &Options,
     networks: &N,
 ) -> Result<Box<dyn Pipeline>, Error> {
-    let speaks = pajamas_pipelines::detect(path)
-        .ok()
-        .flatten()
-        .is_some_and(|found| found.kind.tasks().contains(&Task::Speak));
-    if speaks && !options.pipeline.contains_key("pipeline") {
-        return Err(Error::unsupported(format!(
-            "{} is a voice, which this plugin does not offer; the plugin onnx does",
-            path.display()
-        )));
+    let mut pipeline_options = options.pipeline.clone();
+    let kind = match pipeline_options.get("pipeline") {
+        // A wrong name is the pipelines' to refuse.
+        Some(name) => Kind::deserialize(name).ok(),
+        None => pajamas_pipelines::detect(path)?.map(|detected| detected.kind),
+    };
+    match kind {
+        Some(Kind::Piper) => {
+            return Err(Error::unsupported(format!(
+                "{} is a voice, which this plugin does not offer; the plugin onnx does",
+                path.display()
+            )));
+        }
+        // The library cannot build an engine from Silero's detector of speech, which is not needed but for long silence.
+        Some(Kind::Whisper) => {
+            pipeline_options.entry("vad").or_insert_with(|| false.into());
+        }
+        _ => {}
     }
-    pajamas_pipelines::open(path, &options.pipeline, networks)
+    pajamas_pipelines::open(path, &pipeline_options, networks)
 }
 
 fn info(pipeline: &dyn Pipeline, files: &[NetworkFile], path: &Path, options: &Options) -> ModelInfo {
@@ -81,6 +91,10 @@ struct Opened {
 }
 
 fn open(plugin_dir: &Path, spec: &LoadSpec, options: &Options, progress: &Progress) -> Result<Opened, Error> {
+    if !spec.path.exists() {
+        let message = format!("there is no file or folder {}", spec.path.display());
+        return Err(Error::new(ErrorKind::NotFound, message));
+    }
     let gpu: Gpu = cuda::find(options.device)?;
     let library = Library::load(plugin_dir)?;
     let ordinal = usize::try_from(gpu.index).unwrap_or(usize::MAX);

@@ -150,6 +150,7 @@ fn check(plan: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-#[cfg(all(test, not(feature = "enterprise")))]
+#[cfg(test)]
+#[cfg(not(feature = "enterprise"))]
 #[path = "plan/tests.rs"]
 mod tests;

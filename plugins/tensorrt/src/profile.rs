@@ -273,7 +273,7 @@ mod tests {
             ),
         ];
         for (input, metadata, option, [min, opt, max]) in cases {
-            let ranges = choose_ranges(&[input.clone()], metadata, &options(option)).unwrap();
+            let ranges = choose_ranges(std::slice::from_ref(&input), metadata, &options(option)).unwrap();
             let expected = Range { min: min.to_vec(), opt: opt.to_vec(), max: max.to_vec() };
             assert_eq!(ranges[&input.name], expected, "{input:?}");
             assert!(expected.allows(min) && expected.allows(opt) && expected.allows(max));
