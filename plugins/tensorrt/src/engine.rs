@@ -20,10 +20,11 @@ pub(crate) struct Engine {
     pub(crate) outputs: Vec<TensorSpec>,
     input_ports: Vec<Port>,
     output_ports: Vec<Port>,
-    lanes: Mutex<Vec<Lane>>,
-    freed: Condvar,
+    // Shared by the lanes, whose last one takes the engine with it.
     #[cfg(not(feature = "enterprise"))]
     kernels: Arc<trtx::RuntimeCache>,
+    lanes: Mutex<Vec<Lane>>,
+    freed: Condvar,
 }
 
 /// What [`Engine::open`] needs beside the engine's bytes.

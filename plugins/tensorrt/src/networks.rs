@@ -53,6 +53,10 @@ struct Found {
     ranges: BTreeMap<String, Range>,
     file: NetworkFile,
     /// Of an engine that was built here.
+    #[cfg_attr(
+        feature = "enterprise",
+        expect(dead_code, reason = "TensorRT compiles nothing at the first run")
+    )]
     key: Option<EngineKey>,
     /// Rows may be run together.
     may_batch: bool,

@@ -83,7 +83,18 @@ impl Lane {
         foundation: Arc<Foundation>,
     ) -> Result<Self, Error> {
         let stream = foundation.cuda().new_stream().map_err(|error| driver_error("make a stream", error))?;
-        Ok(Self { context, buffers: HashMap::new(), stream, _foundation: foundation })
+        let mut lane = Self { context, buffers: HashMap::new(), stream, _foundation: foundation };
+        // The first context of an engine has its profile; others may have none.
+        if lane.context.optimization_profile() != 0 {
+            // SAFETY: the stream belongs to the lane and outlives the context's use of it.
+            let is_set =
+                unsafe { lane.context.set_optimization_profile_async(0, lane.stream.cu_stream().cast()) };
+            if !is_set {
+                return Err(engine_error("cannot run in several streams", &"the profile is taken"));
+            }
+            lane.stream.synchronize().map_err(|error| driver_error("wait for the GPU", error))?;
+        }
+        Ok(lane)
     }
 
     /// Runs the engine once. `outputs` are all of the engine's, `wanted` those whose elements come back, in its order.

@@ -5,7 +5,7 @@ use std::path::Path;
 use pajamas_pipelines::PipelineModel;
 use pajamas_plugin_api::manifest::Manifest;
 use pajamas_plugin_api::{Backend, Error, ErrorKind, LoadSpec, Task};
-use pajamas_tensorrt::{SUPPORTED, TensorRtBackend, unsupported_gpu};
+use pajamas_tensorrt::TensorRtBackend;
 use serde_json::json;
 
 use crate::support::{model, plugin_dir, silent};
@@ -35,6 +35,7 @@ fn without_a_driver_the_probe_says_so() {
 #[cfg(not(feature = "enterprise"))]
 #[test]
 fn the_manifest_asks_for_the_gpus_that_the_probe_takes() {
+    use pajamas_tensorrt::{SUPPORTED, unsupported_gpu};
     let manifest = Manifest::read(plugin_dir()).unwrap();
     assert_eq!(manifest.accel.unwrap().compute, SUPPORTED);
     let table = [
