@@ -18,6 +18,7 @@ use crate::mlx;
 use crate::onnxruntime;
 use crate::process;
 use crate::setup::Tools;
+use crate::tensorrt;
 use crate::workspace::Workspace;
 
 mod artifacts;
@@ -36,6 +37,11 @@ const PLUGINS: &[Crate] = &[
 fn plugins(tools: &Tools) -> impl Iterator<Item = &'static Crate> {
     PLUGINS.iter().filter(|plugin| plugin.name != "mlx" || tools.has_mlx())
 }
+
+/// The plugins that build on this platform but only where they are asked for by name: what they load at run time is large and
+/// of use on few machines.
+const ON_REQUEST: &[Crate] =
+    &[Crate { name: "tensorrt", package: "pajamas-tensorrt", companions: &[tensorrt::place] }];
 
 /// The fixture plugins written in Rust: the folder in `tests/fixtures/plugins/` and the package in it.
 const RUST_FIXTURES: &[Crate] = &[
@@ -57,9 +63,9 @@ type PlaceCompanion = fn(&Workspace, &Tools, &Path) -> Result<()>;
 
 #[derive(Args)]
 pub(crate) struct BuildArgs {
-    /// Build only this plugin, beside the host (may be repeated) [default: all of this platform]
+    /// Build only this plugin, beside the host (may be repeated) [default: all of this platform but those with large libraries]
     #[arg(long = "plugin", value_name = "NAME",
-          value_parser = PossibleValuesParser::new(PLUGINS.iter().map(|plugin| plugin.name)))]
+          value_parser = PossibleValuesParser::new(PLUGINS.iter().chain(ON_REQUEST).map(|plugin| plugin.name)))]
     plugins: Vec<String>,
     /// Build the fixture plugins too, into the target folder's `fixtures`
     #[arg(long)]
@@ -89,9 +95,11 @@ pub(crate) struct Built {
 
 pub(crate) fn run(workspace: &Workspace, args: &BuildArgs) -> Result<()> {
     let tools = Tools::ensure(workspace)?;
-    let is_wanted =
-        |plugin: &&Crate| args.plugins.is_empty() || args.plugins.iter().any(|p| p == plugin.name);
-    let plugins: Vec<_> = plugins(&tools).filter(is_wanted).collect();
+    let is_named = |plugin: &&Crate| args.plugins.iter().any(|name| name == plugin.name);
+    let plugins: Vec<_> = match args.plugins.as_slice() {
+        [] => plugins(&tools).collect(),
+        _ => plugins(&tools).chain(ON_REQUEST).filter(is_named).collect(),
+    };
     let fixtures = if args.fixtures { RUST_FIXTURES } else { &[] };
 
     let mut cargo = tools.cargo();

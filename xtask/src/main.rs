@@ -24,6 +24,7 @@ mod models;
 mod onnxruntime;
 mod serve;
 mod setup;
+mod tensorrt;
 mod test;
 
 mod chat_client;

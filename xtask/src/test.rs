@@ -14,6 +14,7 @@ use crate::onnxruntime;
 use crate::process;
 use crate::python::Package;
 use crate::setup::Tools;
+use crate::tensorrt;
 use crate::workspace::Workspace;
 
 /// The official Python client, as users run it against the host.
@@ -40,6 +41,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
 
     let models = models::ensure_for_tests(workspace, &tools)?;
     tools.venv().install(workspace, &[OPENAI, TRITON[0], TRITON[1]])?;
+    let tensorrt = tensorrt::fetch(workspace, &tools)?;
     let built = build::for_tests(workspace, &tools)?;
     let packages = built.packages();
     dist::package(workspace, &built, &packages, None)?;
@@ -53,6 +55,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
         cargo.env("PAJAMAS_TEST_FIXTURES", &built.fixtures);
         cargo.env("PAJAMAS_TEST_PACKAGES", &packages);
         cargo.env("PAJAMAS_TEST_ONNXRUNTIME", onnxruntime::library_in(&built.plugins.join("onnx/lib")));
+        cargo.envs(tensorrt.as_ref().map(|folder| ("PAJAMAS_TEST_TENSORRT", folder)));
         cargo.env("PAJAMAS_TEST_PYTHON", tools.venv().python());
         cargo.env("PAJAMAS_TEST_FOREIGN_HOOKS", workspace.foreign_hooks());
         cargo.env("PAJAMAS_TEST_NODE_TOOLS", workspace.node_tools());

@@ -69,6 +69,11 @@ impl Workspace {
         self.cache.join("macos")
     }
 
+    /// TensorRT-RTX's libraries as they came from their package, in `lib`.
+    pub(crate) fn tensorrt(&self) -> PathBuf {
+        self.cache.join("tensorrt-rtx")
+    }
+
     /// Waits until no other xtask changes the cache folder; the lock lasts as long as the returned file is open.
     ///
     /// Two commands at once (an editor's and a terminal's) would otherwise install into the same folder.

@@ -32,6 +32,7 @@ const UNSAFE_FILES: &[&str] = &[
     "plugins/mlx/src/streams.rs",
     "plugins/pipelines/src/espeak/ffi.rs",
     "plugins/system-tts/src/apple.rs",
+    "plugins/tensorrt/src/ffi",
     "tests/fixtures/hooks/rogue/src/bindings.rs",
     // The suite plays a host that does not trust the plugin, beneath the safe face.
     "tests/conformance/src/raw",

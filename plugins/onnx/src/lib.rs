@@ -7,7 +7,6 @@ mod backend;
 mod library;
 mod model;
 mod networks;
-mod onnx_file;
 pub mod options;
 mod provider;
 mod session;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use pajamas_pipelines::onnx_file::OnnxFile;
 use pajamas_pipelines::{Loaded, Pipeline, PipelineModel};
 use pajamas_plugin_api::{Error, LoadSpec, ModelInfo, Progress, resident_bytes};
 
 use crate::library::Library;
 use crate::networks::{Headers, Sessions};
-use crate::onnx_file::OnnxFile;
 use crate::options::Options;
 
 /// Bytes in memory of a session: percent of its files, and what every session takes beside. Measured with networks of 12

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pajamas_pipelines::{BatchCounts, BatchLimits, Batcher, Header, HeaderRunner, Networks};
+use pajamas_pipelines::onnx_file::OnnxFile;
+use pajamas_pipelines::{BatchCounts, BatchLimits, Batcher, HeaderRunner, Networks};
 use pajamas_plugin_api::{Error, ErrorKind, Progress};
 use parking_lot::Mutex;
 
 use crate::library::Library;
-use crate::onnx_file::OnnxFile;
 use crate::options::Options;
 use crate::session::OnnxSession;
 
@@ -76,11 +76,7 @@ impl Networks for Headers {
 
     fn open(&self, file: &Path) -> Result<HeaderRunner, Error> {
         let file = OnnxFile::open(file)?;
-        let header = Header {
-            inputs: file.inputs.clone(),
-            outputs: file.outputs.clone(),
-            metadata: file.metadata.clone(),
-        };
+        let header = file.header();
         self.opened.lock().push(file);
         Ok(HeaderRunner::new(header))
     }

@@ -7,6 +7,7 @@
 pub mod espeak;
 mod files;
 mod numbers;
+pub mod onnx_file;
 mod open;
 mod options;
 mod pipeline;

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
 mod models;
+#[path = "../../../pipelines/tests/onnx_writer/mod.rs"]
 mod onnx_writer;
 mod sessions;
 mod support;

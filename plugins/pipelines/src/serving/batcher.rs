@@ -1,7 +1,7 @@
 //! Dynamic batching: runs of several callers that come at the same time become one.
 //!
 //! There is no thread and no clock of its own. Whoever finds the network idle runs at once, alone. Whoever comes during
-//! that run waits; when it ends, the caller who has waited longest runs everything that waits and fits, and hands out the
+//! that run (or, where several are allowed at once, during the last of them) waits; when it ends, the caller who has waited longest runs everything that waits and fits, and hands out the
 //! results. So batches are as large as the load makes them, and a lone caller never waits.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -32,6 +32,8 @@ pub struct BatchLimits {
 pub struct Batcher<R: TensorRunner> {
     runner: R,
     limits: BatchLimits,
+    /// Runs at the same time.
+    runs_max: usize,
     /// Set by [`TensorRunner::rows_are_independent`], and no longer once an output has turned out not to have one row for
     /// each row of the inputs.
     may_batch: AtomicBool,
@@ -60,8 +62,8 @@ impl BatchCounts {
 }
 
 struct Queue<V> {
-    /// Somebody runs the network.
-    is_busy: bool,
+    /// How many run the network, or wait for their batch to fill.
+    busy: usize,
     waiting: VecDeque<Call<V>>,
     /// Results of calls that another caller has run.
     results: HashMap<u64, Result<Vec<V>, Error>>,
@@ -80,16 +82,23 @@ struct Call<V> {
 impl<R: TensorRunner> Batcher<R> {
     /// Runs `runner` in batches, and counts them in `counts`.
     pub fn new(runner: R, limits: BatchLimits, counts: Arc<BatchCounts>) -> Self {
-        let queue =
-            Queue { is_busy: false, waiting: VecDeque::new(), results: HashMap::new(), next_ticket: 0 };
+        let queue = Queue { busy: 0, waiting: VecDeque::new(), results: HashMap::new(), next_ticket: 0 };
         Self {
             runner,
             limits,
+            runs_max: 1,
             may_batch: AtomicBool::new(false),
             queue: Mutex::new(queue),
             changed: Condvar::new(),
             counts,
         }
+    }
+
+    /// Lets so many runs be made at the same time, for engines that gain by it; one by default.
+    #[must_use]
+    pub fn runs_at_once(mut self, runs_max: usize) -> Self {
+        self.runs_max = runs_max.max(1);
+        self
     }
 
     /// The rows of a call that may be part of a batch.
@@ -125,12 +134,12 @@ impl<R: TensorRunner> Batcher<R> {
                 return result;
             }
             let is_first = queue.waiting.front().is_some_and(|call| call.ticket == ticket);
-            if is_first && !queue.is_busy {
+            if is_first && queue.busy < self.runs_max {
                 break;
             }
             self.changed.wait(&mut queue);
         }
-        queue.is_busy = true;
+        queue.busy += 1;
         let until = queue.waiting.front().map(|call| call.arrived + self.limits.delay);
         while let Some(until) =
             until.filter(|_| queue.rows_ready(self.limits.rows_max) < self.limits.rows_max)
@@ -140,6 +149,10 @@ impl<R: TensorRunner> Batcher<R> {
             }
         }
         let batch = queue.take(self.limits.rows_max);
+        if queue.busy < self.runs_max && !queue.waiting.is_empty() {
+            // What did not fit runs beside this batch.
+            self.changed.notify_all();
+        }
         drop(queue);
         self.lead(ticket, &batch)
     }
@@ -285,8 +298,8 @@ impl<R: TensorRunner> TensorRunner for Batcher<R> {
             return self.run_alone(inputs, outputs);
         };
         let mut queue = self.queue.lock();
-        if !queue.is_busy && queue.waiting.is_empty() {
-            queue.is_busy = true;
+        if queue.busy < self.runs_max && queue.waiting.is_empty() {
+            queue.busy += 1;
             drop(queue);
             let _turn = Turn { batcher: self, others: Vec::new() };
             return self.run_alone(inputs, outputs);
@@ -320,7 +333,7 @@ impl<R: TensorRunner> Drop for Turn<'_, R> {
                 Error::new(ErrorKind::Panic, "the plugin panicked while it ran the batch of this request");
             queue.results.insert(ticket, Err(error));
         }
-        queue.is_busy = false;
+        queue.busy -= 1;
         drop(queue);
         self.batcher.changed.notify_all();
     }

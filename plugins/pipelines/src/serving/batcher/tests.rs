@@ -62,6 +62,8 @@ struct Network {
     /// The first run says that it has begun, and goes on when it is told so.
     gate: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
     running: AtomicUsize,
+    /// Runs that are allowed at the same time.
+    runs_max: usize,
 }
 
 impl Network {
@@ -79,6 +81,7 @@ impl Network {
             runs: Mutex::default(),
             gate: Mutex::default(),
             running: AtomicUsize::new(0),
+            runs_max: 1,
         }
     }
 }
@@ -103,8 +106,10 @@ impl TensorRunner for Network {
     }
 
     fn run(&self, inputs: &[(&str, &Floats)], outputs: &[&str]) -> Result<Vec<Floats>, Error> {
-        assert_eq!(self.running.fetch_add(1, Ordering::SeqCst), 0, "runs take turns");
-        if let Some((begun, go_on)) = self.gate.lock().take() {
+        assert!(self.running.fetch_add(1, Ordering::SeqCst) < self.runs_max, "runs take turns");
+        // Not in the condition, where it would be locked for the whole run.
+        let gate = self.gate.lock().take();
+        if let Some((begun, go_on)) = gate {
             begun.send(()).unwrap();
             go_on.recv().unwrap();
         }
@@ -188,7 +193,7 @@ fn run_together(
     });
     let queue = batcher.queue.lock();
     assert!(
-        !queue.is_busy && queue.waiting.is_empty() && queue.results.is_empty(),
+        queue.busy == 0 && queue.waiting.is_empty() && queue.results.is_empty(),
         "at rest, nothing is left"
     );
     drop(queue);
@@ -239,6 +244,29 @@ fn a_batch_is_waited_for_until_it_is_full() {
     let calls: Vec<_> = (0..5).map(|index| call(1, 2, index as f32)).collect();
     let (_, runs) = run_together(Mood::Good, BatchLimits { rows_max: 4, delay }, &calls);
     assert_eq!(runs, [1, 4], "had it not been full, the test would last an hour");
+}
+
+#[test]
+fn where_several_runs_are_allowed_nobody_waits_for_the_first() {
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel();
+    let gate = Mutex::new(Some((begun, may_go_on)));
+    let network = Network { gate, runs_max: 2, ..Network::new(Mood::Good) };
+    let batcher = &Batcher::new(network, limits(4), Arc::default()).runs_at_once(2);
+    batcher.rows_are_independent();
+    let calls = &[0.0, 1.0, 2.0].map(|first| call(1, 2, first));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(move || run(batcher, &calls[0]));
+        has_begun.recv().unwrap();
+        // They would wait for ever, did they wait for the first.
+        let others = scope.spawn(move || calls[1..].iter().all(|call| run(batcher, call).is_ok())).join();
+        let busy = batcher.queue.lock().busy;
+        go_on.send(()).unwrap();
+        assert!(others.unwrap());
+        assert_eq!(busy, 1);
+        assert!(first.join().unwrap().is_ok());
+    });
+    assert_eq!(batcher.queue.lock().busy, 0);
 }
 
 #[test]

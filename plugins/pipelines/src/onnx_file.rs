@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
-use pajamas_pipelines::TensorSpec;
-use pajamas_pipelines::protobuf::{Field, ProtobufError, Wire};
 use pajamas_plugin_api::{Dtype, Error, ErrorKind};
+
+use crate::open::Header;
+use crate::protobuf::{Field, ProtobufError, Wire};
+use crate::runner::TensorSpec;
 
 /// Longest name or entry of the metadata; a longer one is an error.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
@@ -23,7 +25,7 @@ const LOCATION_EXTERNAL: u64 = 1;
 
 /// The header of an ONNX file whose parts are all there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct OnnxFile {
+pub struct OnnxFile {
     /// What the file says about itself (`metadata_props`).
     pub metadata: BTreeMap<String, String>,
     /// The inputs that a run needs.
@@ -38,6 +40,8 @@ pub(crate) struct OnnxFile {
     pub has_dynamic_ranges: bool,
     /// Bytes of the file and of those that it keeps weights in.
     pub bytes: u64,
+    /// The files beside it that it keeps weights in, in the order of their names.
+    pub weight_files: Vec<PathBuf>,
 }
 
 /// Weights that are kept in another file: its path, relative to the model's folder, and how long it must be.
@@ -49,7 +53,7 @@ impl OnnxFile {
     /// # Errors
     /// The file is missing, not ONNX, cut off or damaged, has an input of an unsupported type, or lacks a file of its
     /// weights; the message names the file.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path) -> Result<Self, Error> {
         let open = || {
             let file = File::open(path)?;
             let metadata = file.metadata()?;
@@ -65,9 +69,17 @@ impl OnnxFile {
             Self::read(file, metadata.len()).map_err(|e| bad(path, &e.to_string()))?;
         header.bytes = metadata.len();
         for (location, len) in external {
-            header.bytes = header.bytes.saturating_add(external_file(path, &location, len)?);
+            let (file, len) = external_file(path, &location, len)?;
+            header.bytes = header.bytes.saturating_add(len);
+            header.weight_files.push(file);
         }
         Ok(header)
+    }
+
+    /// The part that pipelines ask for.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        Header { inputs: self.inputs.clone(), outputs: self.outputs.clone(), metadata: self.metadata.clone() }
     }
 
     /// Reads a header of a file of `len` bytes, without the files beside it.
@@ -90,8 +102,8 @@ impl OnnxFile {
     }
 }
 
-/// The length of a file of weights.
-fn external_file(model: &Path, location: &str, len_min: u64) -> Result<u64, Error> {
+/// A file of weights, and its length.
+fn external_file(model: &Path, location: &str, len_min: u64) -> Result<(PathBuf, u64), Error> {
     let relative = Path::new(location);
     // A model must not read what lies elsewhere on this machine.
     if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
@@ -109,7 +121,7 @@ fn external_file(model: &Path, location: &str, len_min: u64) -> Result<u64, Erro
         let found = format!("is cut off: {} bytes, {} needs {len_min}", len.len(), model.display());
         return Err(bad(&path, &found));
     }
-    Ok(len.len())
+    Ok((path, len.len()))
 }
 
 fn bad(path: &Path, reason: &str) -> Error {
@@ -242,6 +254,7 @@ impl Reader {
             inputs,
             outputs: self.outputs.into_iter().filter_map(spec).collect(),
             bytes: 0,
+            weight_files: Vec::new(),
         };
         Ok((file, self.external))
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use onnx_writer::{bytes, entry, int, model, tensor_info, varint, weights};
 
-#[path = "../../tests/engine/onnx_writer.rs"]
+#[path = "../../tests/onnx_writer/mod.rs"]
 mod onnx_writer;
 
 fn read(file: &[u8]) -> Result<(OnnxFile, External), String> {
