@@ -25,6 +25,7 @@ mod setup;
 mod test;
 
 mod chat_client;
+mod cuda;
 mod files;
 mod host_process;
 mod process;
