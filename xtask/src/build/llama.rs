@@ -26,15 +26,43 @@ const BACKENDS: &str = "backends";
 
 /// Puts the libraries into the plugin's `lib`, and takes the demands of the one CPU backend out of its manifest.
 pub(super) fn place(output: &Path, plugin: &Path) -> Result<()> {
-    let lib = plugin.join("lib");
-    let linked = place_libraries(&output.join(LINKED), &lib, is_loadable_name)?;
-    let backends = place_libraries(&output.join(BACKENDS), &lib, |name| name.ends_with(".so"))?;
-    if linked == 0 || backends == 0 {
+    let mut manifest = Manifest::read(plugin)?;
+    let library = manifest.library(plugin);
+    let lib = library.parent().unwrap_or(plugin);
+    let linked = place_linked(&output.join(LINKED), &library, lib)?;
+    let backends = names(&output.join(BACKENDS))?;
+    let backends: Vec<_> = backends.iter().filter(|name| name.ends_with(".so")).collect();
+    if linked == 0 || backends.is_empty() {
         bail!("llama.cpp's build left no libraries in {}", output.display());
     }
-    let mut manifest = Manifest::read(plugin)?;
+    for name in backends {
+        files::install(&output.join(BACKENDS).join(name), &lib.join(name))?;
+    }
     manifest.target.cpu_features.clear();
     write_manifest(&manifest, plugin)
+}
+
+/// Copies the libraries that the plugin's library asks for, and those that these ask for. Returns how many there are. The
+/// build makes more: what llama.cpp's own programs share needs libraries that a user's system may not have.
+fn place_linked(from: &Path, library: &Path, lib: &Path) -> Result<usize> {
+    let mut others: Vec<String> = names(from)?.into_iter().filter(|name| is_loadable_name(name)).collect();
+    let mut asking = vec![library.to_owned()];
+    let mut count = 0;
+    while let Some(path) = asking.pop() {
+        let content = fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
+        // The dynamic linker's table has the name as a C string.
+        let is_asked_for = |name: &mut String| {
+            let text = [name.as_bytes(), b"\0"].concat();
+            content.windows(text.len()).any(|window| window == text)
+        };
+        for name in others.extract_if(.., is_asked_for) {
+            let placed = lib.join(&name);
+            files::install(&from.join(&name), &placed)?;
+            asking.push(placed);
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 /// Writes a manifest into its plugin's folder.
@@ -44,18 +72,15 @@ pub(crate) fn write_manifest(manifest: &Manifest, plugin: &Path) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))
 }
 
-/// Copies the libraries whose names are wanted. Returns how many there are.
-fn place_libraries(from: &Path, to: &Path, is_wanted: fn(&str) -> bool) -> Result<usize> {
-    let describe = || format!("could not read {}", from.display());
-    let mut count = 0;
-    for entry in fs::read_dir(from).with_context(describe)? {
-        let name = entry.with_context(describe)?.file_name();
-        if name.to_str().is_some_and(is_wanted) {
-            files::install(&from.join(&name), &to.join(&name))?;
-            count += 1;
-        }
+/// The names in a folder that are text, sorted.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let describe = || format!("could not read {}", folder.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).with_context(describe)? {
+        names.extend(entry.with_context(describe)?.file_name().into_string());
     }
-    Ok(count)
+    names.sort();
+    Ok(names)
 }
 
 /// Whether a library has the name that the dynamic linker looks for: of `libggml.so`, `libggml.so.0` and
@@ -81,17 +106,24 @@ mod tests {
     "#;
 
     #[test]
-    fn each_library_is_placed_once_and_no_processor_is_asked_for() {
+    fn libraries_that_are_asked_for_are_placed_once_and_no_processor_is_asked_for() {
         let folder = tempfile::tempdir().unwrap();
         let [output, plugin] = ["out", "gguf"].map(|name| folder.path().join(name));
-        for name in ["lib/libggml.so", "lib/libggml.so.0", "lib/libggml.so.0.26.0", "lib/cmake/x", "lib/a.a"]
-        {
+        for (name, content) in [
+            ("lib/libllama.so.0", "\0libggml.so.0\0"),
+            ("lib/libggml.so", ""),
+            ("lib/libggml.so.0", ""),
+            ("lib/libggml.so.0.26.0", ""),
+            ("lib/libllama-common.so.0", "\0libllama.so.0\0libssl.so.3\0"),
+            ("lib/cmake/x", ""),
+        ] {
             let file = output.join(name);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(&file, name).unwrap();
+            fs::write(&file, content).unwrap();
         }
-        fs::create_dir_all(&plugin).unwrap();
+        fs::create_dir_all(plugin.join("lib")).unwrap();
         fs::write(plugin.join(MANIFEST_FILE), MANIFEST).unwrap();
+        fs::write(plugin.join("lib/libpajamas_gguf.so"), "\0libllama.so.0\0libc.so.6\0").unwrap();
 
         fs::create_dir(output.join(BACKENDS)).unwrap();
         let error = place(&output, &plugin).unwrap_err();
@@ -99,12 +131,8 @@ mod tests {
 
         fs::write(output.join(BACKENDS).join("libggml-cpu-x64.so"), "x").unwrap();
         place(&output, &plugin).unwrap();
-        let mut names: Vec<_> = fs::read_dir(plugin.join("lib"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        assert_eq!(names, ["libggml-cpu-x64.so", "libggml.so.0"]);
+        let names = names(&plugin.join("lib")).unwrap();
+        assert_eq!(names, ["libggml-cpu-x64.so", "libggml.so.0", "libllama.so.0", "libpajamas_gguf.so"]);
         let target = Manifest::read(&plugin).unwrap().target;
         assert_eq!((target.arch, target.cpu_features), (vec!["x86_64".to_owned()], vec![]));
     }
