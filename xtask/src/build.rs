@@ -53,6 +53,9 @@ const RUST_FIXTURES: &[Crate] = &[
 /// The fixture plugin written in C.
 const C_FIXTURE: &str = "echo-c";
 
+/// The folder of a plugin's own voices, where it has some.
+pub(crate) const VOICES: &str = "voices";
+
 struct Crate {
     name: &'static str,
     package: &'static str,
@@ -144,6 +147,9 @@ pub(crate) fn for_users(workspace: &Workspace, tools: &Tools) -> Result<Built> {
         let (from, folder) = (sources.join(plugin.name), built.plugins.join(plugin.name));
         for file in [MANIFEST_FILE, "README.md"] {
             files::install(&from.join(file), &folder.join(file))?;
+        }
+        if from.join(VOICES).is_dir() {
+            files::copy_folder(&from.join(VOICES), &folder.join(VOICES))?;
         }
         let lib = built.place_library(&artifacts, plugin)?;
         for place in plugin.companions {

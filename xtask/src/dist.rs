@@ -23,7 +23,7 @@ const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 /// What the host's archive should not be larger than.
 const HOST_BYTES_GOAL: u64 = 25 * 1024 * 1024;
 /// Folders of a plugin that it needs to run, where it has them.
-const PLUGIN_FOLDERS: [&str; 2] = ["lib", "voices"];
+const PLUGIN_FOLDERS: [&str; 2] = ["lib", build::VOICES];
 /// The publisher in the manifests of this repository's plugins.
 const PUBLISHER: &str = "pajamas-host";
 

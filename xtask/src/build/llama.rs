@@ -23,6 +23,9 @@ pub(super) const VARIABLES: [(&str, &str); 1] = [("CMAKE_INSTALL_RPATH", "$ORIGI
 /// Folders of the build script's output: libraries that are linked, and backends that are loaded at run time.
 const LINKED: &str = "lib";
 const BACKENDS: &str = "backends";
+/// The backend that computes in AMX tiles. On an Intel Xeon in a virtual machine it was killed by SIGILL at its first tile; the
+/// next best one for such a processor has the same AVX-512.
+const UNUSABLE_BACKEND: &str = "libggml-cpu-sapphirerapids.so";
 
 /// Puts the libraries into the plugin's `lib`, and takes the demands of the one CPU backend out of its manifest.
 pub(super) fn place(output: &Path, plugin: &Path) -> Result<()> {
@@ -31,7 +34,8 @@ pub(super) fn place(output: &Path, plugin: &Path) -> Result<()> {
     let lib = library.parent().unwrap_or(plugin);
     let linked = place_linked(&output.join(LINKED), &library, lib)?;
     let backends = names(&output.join(BACKENDS))?;
-    let backends: Vec<_> = backends.iter().filter(|name| name.ends_with(".so")).collect();
+    let is_usable = |name: &&String| name.ends_with(".so") && *name != UNUSABLE_BACKEND;
+    let backends: Vec<_> = backends.iter().filter(is_usable).collect();
     if linked == 0 || backends.is_empty() {
         bail!("llama.cpp's build left no libraries in {}", output.display());
     }
@@ -129,7 +133,9 @@ mod tests {
         let error = place(&output, &plugin).unwrap_err();
         assert!(error.to_string().contains("left no libraries"), "{error}");
 
-        fs::write(output.join(BACKENDS).join("libggml-cpu-x64.so"), "x").unwrap();
+        for name in ["libggml-cpu-x64.so", UNUSABLE_BACKEND] {
+            fs::write(output.join(BACKENDS).join(name), "x").unwrap();
+        }
         place(&output, &plugin).unwrap();
         let names = names(&plugin.join("lib")).unwrap();
         assert_eq!(names, ["libggml-cpu-x64.so", "libggml.so.0", "libllama.so.0", "libpajamas_gguf.so"]);
