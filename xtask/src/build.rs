@@ -22,15 +22,26 @@ use crate::tensorrt;
 use crate::workspace::Workspace;
 
 mod artifacts;
+pub(crate) mod llama;
 
 use artifacts::Artifacts;
 
 /// The plugins that build on this platform: the folder in `plugins/` and the package in it.
 const PLUGINS: &[Crate] = &[
-    Crate { name: "gguf", package: "pajamas-gguf", companions: &[] },
-    Crate { name: "mlx", package: "pajamas-mlx", companions: &[mlx::place] },
-    Crate { name: "onnx", package: "pajamas-onnx", companions: &[onnxruntime::place, espeak::place] },
-    Crate { name: "system-tts", package: "pajamas-system-tts", companions: &[espeak::place] },
+    Crate { name: "gguf", package: "pajamas-gguf", companions: &[], local_companions: &[] },
+    Crate { name: "mlx", package: "pajamas-mlx", companions: &[mlx::place], local_companions: &[] },
+    Crate {
+        name: "onnx",
+        package: "pajamas-onnx",
+        companions: &[onnxruntime::place],
+        local_companions: &[espeak::place],
+    },
+    Crate {
+        name: "system-tts",
+        package: "pajamas-system-tts",
+        companions: &[],
+        local_companions: &[espeak::place],
+    },
 ];
 
 /// The plugins that build on this machine.
@@ -40,23 +51,32 @@ fn plugins(tools: &Tools) -> impl Iterator<Item = &'static Crate> {
 
 /// The plugins that build on this platform but only where they are asked for by name: what they load at run time is large and
 /// of use on few machines.
-const ON_REQUEST: &[Crate] =
-    &[Crate { name: "tensorrt", package: "pajamas-tensorrt", companions: &[tensorrt::place] }];
+const ON_REQUEST: &[Crate] = &[Crate {
+    name: "tensorrt",
+    package: "pajamas-tensorrt",
+    companions: &[tensorrt::place],
+    local_companions: &[],
+}];
 
 /// The fixture plugins written in Rust: the folder in `tests/fixtures/plugins/` and the package in it.
 const RUST_FIXTURES: &[Crate] = &[
-    Crate { name: "echo", package: "pajamas-fixture-echo", companions: &[] },
-    Crate { name: "rogue", package: "pajamas-fixture-rogue", companions: &[] },
+    Crate { name: "echo", package: "pajamas-fixture-echo", companions: &[], local_companions: &[] },
+    Crate { name: "rogue", package: "pajamas-fixture-rogue", companions: &[], local_companions: &[] },
 ];
 
 /// The fixture plugin written in C.
 const C_FIXTURE: &str = "echo-c";
+
+/// The folder of a plugin's own voices, where it has some.
+pub(crate) const VOICES: &str = "voices";
 
 struct Crate {
     name: &'static str,
     package: &'static str,
     /// Puts what the plugin loads at run time beside its own library, into the folder given last.
     companions: &'static [PlaceCompanion],
+    /// The same for what stays on this machine: its licence keeps it out of packages.
+    local_companions: &'static [PlaceCompanion],
 }
 
 type PlaceCompanion = fn(&Workspace, &Tools, &Path) -> Result<()>;
@@ -123,24 +143,50 @@ pub(crate) fn run(workspace: &Workspace, args: &BuildArgs) -> Result<()> {
 
 /// Builds what serving needs: the host and all plugins of this platform.
 pub(crate) fn for_serving(workspace: &Workspace, tools: &Tools) -> Result<Built> {
-    host_and_plugins(workspace, tools, "release")
+    let artifacts = Artifacts::compile(&mut host_and_plugins(tools, "release"))?;
+    let built = Built::new(workspace, tools, &artifacts)?;
+    built.place_plugins(workspace, tools, &artifacts, &plugins(tools).collect::<Vec<_>>())?;
+    Ok(built)
 }
 
-/// Builds what users get: the same in the profile for packages.
+/// Builds what users get, in the profile for packages: the same, with llama.cpp for every generation of processors.
+///
+/// The plugins' folders are laid out anew outside the source tree, where what is built for development stays as it is.
 pub(crate) fn for_users(workspace: &Workspace, tools: &Tools) -> Result<Built> {
-    host_and_plugins(workspace, tools, "dist")
+    let mut cargo = host_and_plugins(tools, "dist");
+    if llama::IS_SEPARATE {
+        cargo.args(["--features", "pajamas-gguf/dynamic-backends"]).envs(llama::VARIABLES);
+    }
+    let artifacts = Artifacts::compile(&mut cargo)?;
+    let mut built = Built::new(workspace, tools, &artifacts)?;
+    let sources = std::mem::replace(&mut built.plugins, built.fixtures.with_file_name("dist-plugins"));
+    files::remove_folder(&built.plugins)?;
+    for plugin in plugins(tools) {
+        let (from, folder) = (sources.join(plugin.name), built.plugins.join(plugin.name));
+        for file in [MANIFEST_FILE, "README.md"] {
+            files::install(&from.join(file), &folder.join(file))?;
+        }
+        if from.join(VOICES).is_dir() {
+            files::copy_folder(&from.join(VOICES), &folder.join(VOICES))?;
+        }
+        let lib = built.place_library(&artifacts, plugin)?;
+        for place in plugin.companions {
+            place(workspace, tools, &lib)?;
+        }
+    }
+    if llama::IS_SEPARATE {
+        llama::place(&artifacts.build_script_output(llama::PACKAGE)?, &built.plugins.join("gguf"))?;
+    }
+    Ok(built)
 }
 
-fn host_and_plugins(workspace: &Workspace, tools: &Tools, profile: &str) -> Result<Built> {
+fn host_and_plugins(tools: &Tools, profile: &str) -> Command {
     let mut cargo = tools.cargo();
     cargo.args(["build", "--profile", profile, "--package", "pajamas-host"]);
     for plugin in plugins(tools) {
         cargo.args(["--package", plugin.package]);
     }
-    let artifacts = Artifacts::compile(&mut cargo)?;
-    let built = Built::new(workspace, tools, &artifacts)?;
-    built.place_plugins(workspace, tools, &artifacts, &plugins(tools).collect::<Vec<_>>())?;
-    Ok(built)
+    cargo
 }
 
 /// Builds all that the tests run: every program, library and test of the workspace.
@@ -181,14 +227,19 @@ impl Built {
         plugins: &[&Crate],
     ) -> Result<()> {
         for plugin in plugins {
-            let folder = self.plugins.join(plugin.name);
-            let library = place_library(&artifacts.library(plugin.package)?, &folder)?;
-            let lib = library.parent().unwrap_or(&folder);
-            for place in plugin.companions {
-                place(workspace, tools, lib)?;
+            let lib = self.place_library(artifacts, plugin)?;
+            for place in plugin.companions.iter().chain(plugin.local_companions) {
+                place(workspace, tools, &lib)?;
             }
         }
         Ok(())
+    }
+
+    /// Puts a plugin's library to its place. Returns the folder that it is in.
+    fn place_library(&self, artifacts: &Artifacts, plugin: &Crate) -> Result<PathBuf> {
+        let folder = self.plugins.join(plugin.name);
+        let library = place_library(&artifacts.library(plugin.package)?, &folder)?;
+        Ok(library.parent().unwrap_or(&folder).to_owned())
     }
 
     /// Lays out complete plugin folders, manifest and library, outside the source tree.

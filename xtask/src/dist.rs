@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use pajamas_plugin_api::manifest::{MANIFEST_FILE, Manifest};
 
-use crate::build::{self, Built};
+use crate::build::{self, Built, llama};
+use crate::cuda::{self, Architecture};
 use crate::files;
 use crate::process;
 use crate::setup::Tools;
@@ -22,7 +23,7 @@ const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 /// What the host's archive should not be larger than.
 const HOST_BYTES_GOAL: u64 = 25 * 1024 * 1024;
 /// Folders of a plugin that it needs to run, where it has them.
-const PLUGIN_FOLDERS: [&str; 2] = ["lib", "voices"];
+const PLUGIN_FOLDERS: [&str; 2] = ["lib", build::VOICES];
 /// The publisher in the manifests of this repository's plugins.
 const PUBLISHER: &str = "pajamas-host";
 
@@ -34,11 +35,27 @@ pub(crate) struct DistArgs {
     /// Folder with the secret keys `root.key` and `publisher.key` [default: keys that are made for this one time]
     #[arg(long, value_name = "DIR")]
     keys: Option<PathBuf>,
+    /// Make the package of gguf for NVIDIA GPUs too. Needs nvcc, or this backend of llama.cpp, compiled elsewhere with
+    /// the command that is printed without it
+    #[arg(long, value_name = "LIBRARY", num_args = 0..=1)]
+    cuda: Option<Option<PathBuf>>,
+    /// GPUs that the backend is compiled for, as CMake names them: 89 is Ada, 90 Hopper, 120 Blackwell
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = cuda::architectures())]
+    cuda_architectures: Vec<Architecture>,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &DistArgs) -> Result<()> {
     let tools = Tools::ensure(workspace)?;
+    // Before everything else, because only some machines can.
+    let cuda = match &args.cuda {
+        None => None,
+        Some(Some(library)) => Some(library.clone()),
+        Some(None) => Some(cuda::build(&tools, &args.cuda_architectures)?),
+    };
     let built = build::for_users(workspace, &tools)?;
+    if let Some(library) = cuda {
+        cuda::place(&library, &args.cuda_architectures, &built.plugins)?;
+    }
     let out = args.out.clone().unwrap_or_else(|| built.packages());
     package(workspace, &built, &out, args.keys.as_deref())
 }
@@ -53,8 +70,7 @@ pub(crate) fn package(workspace: &Workspace, built: &Built, out: &Path, keys: Op
     files::remove_folder(out)?;
     fs::create_dir_all(out).with_context(|| format!("could not create {}", out.display()))?;
     let archive = host_archive(workspace, &built.host, out)?;
-    let bytes =
-        fs::metadata(&archive).with_context(|| format!("could not read {}", archive.display()))?.len();
+    let bytes = size_of_file(&archive)?;
     let verdict = if bytes <= HOST_BYTES_GOAL { "within" } else { "above" };
     println!(
         "host: {} ({:.1} MB, {verdict} the goal of {} MB)",
@@ -81,10 +97,18 @@ pub(crate) fn package(workspace: &Workspace, built: &Built, out: &Path, keys: Op
     };
     signed(&["registry", "init"], &[&registry])?;
     signed(&["registry", "publisher"], &[&registry, Path::new(PUBLISHER), &keys.join("publisher.key.pub")])?;
-    for &name in &built.plugin_names {
-        let folder = plugin_folder(workspace, &built.plugins.join(name), out)?;
-        let package = out.join(format!("{name}.tar.zst"));
+    let folders =
+        built.plugin_names.iter().copied().chain([cuda::FOLDER]).map(|name| built.plugins.join(name));
+    for plugin in folders.filter(|plugin| plugin.join(MANIFEST_FILE).is_file()) {
+        let folder = plugin_folder(workspace, &plugin, out)?;
+        let package = folder.with_extension("tar.zst");
         host(built, &["plugins", "pack"], &[&folder, Path::new("--output"), &package])?;
+        let bytes = size_of_file(&package)?;
+        println!(
+            "plugin: {} ({:.1} MB)",
+            plugin.file_name().unwrap_or_default().display(),
+            bytes as f64 / 1e6
+        );
         let publisher_key = keys.join("publisher.key");
         host(
             built,
@@ -129,33 +153,21 @@ fn plugin_folder(workspace: &Workspace, plugin: &Path, out: &Path) -> Result<Pat
     manifest.target.os = vec![OS.to_owned()];
     manifest.target.arch = vec![ARCH.to_owned()];
     manifest.target.glibc_min = glibc();
-    manifest.variant = manifest.accel.as_ref().map(|_| "cpu".to_owned());
-    let folder = out.join(format!(".{}", manifest.name));
+    manifest.variant = manifest.variant.or_else(|| manifest.accel.as_ref().map(|_| "cpu".to_owned()));
+    let folder = out.join(plugin.file_name().unwrap_or_default());
     for name in PLUGIN_FOLDERS.into_iter().filter(|name| plugin.join(name).is_dir()) {
-        copy(&plugin.join(name), &folder.join(name))?;
+        files::copy_folder(&plugin.join(name), &folder.join(name))?;
     }
     for (from, to) in LICENCES.map(|file| (workspace.root().join(file), file)) {
         files::install(&from, &folder.join(to))?;
     }
     files::install(&plugin.join("README.md"), &folder.join("README.md"))?;
-    let text = toml::to_string(&manifest).context("the manifest cannot be written")?;
-    let path = folder.join(MANIFEST_FILE);
-    fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
+    llama::write_manifest(&manifest, &folder)?;
     Ok(folder)
 }
 
-/// Copies a folder with all below it; links become what they lead to.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    for entry in fs::read_dir(from).with_context(|| format!("could not read {}", from.display()))? {
-        let path = entry.with_context(|| format!("could not read {}", from.display()))?.path();
-        let target = to.join(path.file_name().unwrap_or_default());
-        if path.is_dir() {
-            copy(&path, &target)?;
-        } else {
-            files::install(&path, &target)?;
-        }
-    }
-    Ok(())
+fn size_of_file(path: &Path) -> Result<u64> {
+    Ok(fs::metadata(path).with_context(|| format!("could not read {}", path.display()))?.len())
 }
 
 /// The version of glibc that this system has, as its own program tells it; `None` where there is none.

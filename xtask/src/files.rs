@@ -25,6 +25,20 @@ pub(crate) fn install(from: &Path, to: &Path) -> Result<()> {
     fs::rename(&partial, to).with_context(describe)
 }
 
+/// Copies a folder with all below it; links become what they lead to.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| format!("could not read {}", from.display()))? {
+        let path = entry.with_context(|| format!("could not read {}", from.display()))?.path();
+        let target = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            copy_folder(&path, &target)?;
+        } else {
+            install(&path, &target)?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes a folder and all it holds; a missing one is fine.
 pub(crate) fn remove_folder(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {

@@ -28,6 +28,7 @@ mod tensorrt;
 mod test;
 
 mod chat_client;
+mod cuda;
 mod files;
 mod host_process;
 mod process;

@@ -99,9 +99,17 @@ impl Tools {
 
     /// A cargo command in the repository's top folder, with the tools in its environment.
     pub(crate) fn cargo(&self) -> Command {
-        let mut cargo = cargo(&self.root);
-        cargo.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        cargo
+        self.with_tools(cargo(&self.root))
+    }
+
+    /// Another command with the tools in its environment.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        self.with_tools(Command::new(program))
+    }
+
+    fn with_tools(&self, mut command: Command) -> Command {
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
     }
 }
 

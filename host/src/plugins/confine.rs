@@ -33,9 +33,10 @@ pub(crate) fn is_available() -> bool {
 /// about devices (`/proc`, `/sys`).
 #[cfg(target_os = "linux")]
 const SYSTEM_READ: [&str; 8] = ["/usr", "/lib", "/lib64", "/etc", "/opt", "/proc", "/sys", "/run"];
-/// Device files: opened for writing by GPU drivers; access to each is still up to its permissions.
+/// Device files: opened for writing by GPU drivers; access to each is still up to its permissions. And the worker's own
+/// threads, to which CUDA gives names there: where it cannot, it finds no GPU.
 #[cfg(target_os = "linux")]
-const SYSTEM_WRITE: [&str; 2] = ["/dev", "/dev/shm"];
+const SYSTEM_WRITE: [&str; 3] = ["/dev", "/dev/shm", "/proc/self/task"];
 
 /// Confines the calling thread and all threads that it starts later. Returns what was enforced, for the log.
 #[cfg(target_os = "linux")]

@@ -35,12 +35,16 @@ impl Backend for GgufBackend {
     }
 
     fn probe(&self) -> Result<ProbeReport, Error> {
+        let engine = Some(format!("llama.cpp {}", ffi::version()));
+        if let Some(reason) = UNUSABLE.get() {
+            return Ok(ProbeReport { devices: Vec::new(), reason: Some(reason.clone()), engine });
+        }
         let devices = devices();
         let reason = devices.is_empty().then(|| {
             "llama.cpp found no device: the libraries of its backends are missing from the plugin's folder `lib`".to_owned()
         });
         tracing::debug!(features = ffi::system_info(), "probed llama.cpp");
-        Ok(ProbeReport { devices, reason, engine: Some(format!("llama.cpp {}", ffi::version())) })
+        Ok(ProbeReport { devices, reason, engine })
     }
 
     fn inspect(&self, path: &Path) -> Result<ModelInfo, Error> {
@@ -52,10 +56,34 @@ impl Backend for GgufBackend {
     }
 }
 
+/// Why the GPUs that this package is for cannot be used. A plugin that was installed for a GPU says so instead of computing
+/// on the processor, many times slower, without a word.
+static UNUSABLE: OnceLock<String> = OnceLock::new();
+
+/// The backend for NVIDIA GPUs, where the package has it.
+#[cfg(feature = "dynamic-backends")]
+const CUDA_LIBRARY: &str = "libggml-cuda.so";
+
 /// Loads the variant of each backend that fits this machine best, from the plugin's `lib` folder.
 #[cfg(feature = "dynamic-backends")]
 fn load_dynamic_backends(plugin_dir: &Path) {
-    llama_cpp_2::llama_backend::load_backends_from_path(&plugin_dir.join("lib"));
+    let lib = plugin_dir.join("lib");
+    llama_cpp_2::llama_backend::load_backends_from_path(&lib);
+    let cuda = lib.join(CUDA_LIBRARY);
+    if !cuda.is_file() || gpu_devices().iter().any(|device| device.accel == Accel::Cuda) {
+        return;
+    }
+    // llama.cpp does not say why it left a backend out; when it is asked for that one, it does.
+    let reason = match ffi::load_backend(&cuda) {
+        Ok(()) => {
+            "CUDA finds no GPU that it may use; see what nvidia-smi says, and CUDA_VISIBLE_DEVICES".to_owned()
+        }
+        Err(reason) => format!(
+            "{reason}; it needs NVIDIA's driver and the libraries libcudart, libcublas and libcublasLt of CUDA: install them where the \
+             system's linker finds them"
+        ),
+    };
+    UNUSABLE.get_or_init(|| reason);
 }
 
 /// The one CPU backend is linked into this library.

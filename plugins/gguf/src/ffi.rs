@@ -48,6 +48,8 @@ pub(crate) enum SplitMode {
     Layer,
     /// Each GPU holds rows of every matrix.
     Row,
+    /// Each GPU computes a part of every layer.
+    Tensor,
 }
 
 /// How a context is created. Zero rope values mean the model's own.
@@ -340,6 +342,7 @@ pub(crate) fn load_model(
         SplitMode::None => sys::LLAMA_SPLIT_MODE_NONE,
         SplitMode::Layer => sys::LLAMA_SPLIT_MODE_LAYER,
         SplitMode::Row => sys::LLAMA_SPLIT_MODE_ROW,
+        SplitMode::Tensor => sys::LLAMA_SPLIT_MODE_TENSOR,
     };
     params.load_mode = match (config.mmap, config.mlock) {
         (false, false) => sys::LLAMA_LOAD_MODE_NONE,
@@ -362,6 +365,21 @@ pub(crate) fn load_model(
     let raw = unsafe { sys::llama_model_load_from_file(path.as_ptr(), params) };
     // SAFETY: see `model_ptr`; the pointer is a model that nobody else owns.
     NonNull::new(raw).map(|raw| unsafe { std::mem::transmute::<NonNull<sys::llama_model>, LlamaModel>(raw) })
+}
+
+/// Loads the backend in a library that was not loaded with the others.
+///
+/// # Errors
+/// llama.cpp's reason.
+#[cfg(feature = "dynamic-backends")]
+pub(crate) fn load_backend(library: &Path) -> Result<(), String> {
+    let path = library.to_str().and_then(|path| CString::new(path).ok());
+    let Some(path) = path else { return Err(format!("{} is not UTF-8", library.display())) };
+    llama_log::forget_error();
+    // SAFETY: the path is a C string. llama.cpp keeps what it loads for as long as the process lives.
+    let backend = unsafe { sys::ggml_backend_load(path.as_ptr()) };
+    let reason = || llama_log::take_error().unwrap_or_else(|| format!("{} is unusable", library.display()));
+    if backend.is_null() { Err(reason()) } else { Ok(()) }
 }
 
 /// Elements and bytes of a block of this ggml type, or `None` for an unknown or removed type.

@@ -8,7 +8,9 @@ use pajamas_plugin_api::{Error, ErrorKind, ModelInfo, Task};
 use crate::backend::gpu_devices;
 use crate::ffi;
 use crate::gguf_file::{GgufError, GgufFile, Value};
-use crate::options::{CONTEXT_DEFAULT, CONTEXT_FLOOR, KV_BYTES_DEFAULT_MAX, KvType, Options, Pooling};
+use crate::options::{
+    CONTEXT_DEFAULT, CONTEXT_FLOOR, KV_BYTES_DEFAULT_MAX, KvType, Options, Pooling, SplitModeOption,
+};
 
 /// Number of the type "control" of a token in GGUF files.
 const TOKEN_TYPE_CONTROL: i64 = 3;
@@ -191,8 +193,10 @@ impl ModelFile {
             tokens.get(index as usize).cloned()
         };
         let control = tokens.iter().zip(kinds).filter(|(_, kind)| **kind == TOKEN_TYPE_CONTROL);
-        let device =
-            gpu_devices().into_iter().next().filter(|_| gpu).map_or_else(|| "cpu".to_owned(), |gpu| gpu.id);
+        // Of a model that is spread over several GPUs, the first one stands for all.
+        let number = if options.split_mode == SplitModeOption::None { options.main_gpu as usize } else { 0 };
+        let gpu_device = gpu_devices().into_iter().nth(number).filter(|_| gpu);
+        let device = gpu_device.map_or_else(|| "cpu".to_owned(), |gpu| gpu.id);
         let tasks = self.tasks(options);
         ModelInfo {
             format: "gguf".to_owned(),

@@ -59,7 +59,7 @@ pub struct Options {
     pub main_gpu: u32,
     /// How the model is spread over several GPUs.
     pub split_mode: SplitModeOption,
-    /// Share of each GPU.
+    /// Share of each GPU, in their order; default: as much as each has free memory.
     pub tensor_split: Vec<f32>,
     /// Map the file into memory instead of reading it.
     pub mmap: bool,
@@ -164,6 +164,8 @@ pub enum SplitModeOption {
     Layer,
     /// Each GPU holds rows of every matrix.
     Row,
+    /// Each GPU computes a part of every layer, its cache included. Not for every architecture.
+    Tensor,
 }
 
 impl From<SplitModeOption> for SplitMode {
@@ -172,6 +174,7 @@ impl From<SplitModeOption> for SplitMode {
             SplitModeOption::None => Self::None,
             SplitModeOption::Layer => Self::Layer,
             SplitModeOption::Row => Self::Row,
+            SplitModeOption::Tensor => Self::Tensor,
         }
     }
 }
@@ -283,9 +286,20 @@ impl Options {
                 self.batch, self.slots
             )));
         }
+        let is_share = |share: &f32| share.is_finite() && *share >= 0.0;
+        if let Some(share) = self.tensor_split.iter().find(|share| !is_share(share)) {
+            return Err(Error::invalid(format!(
+                "option `tensor_split` holds {share}, expected a share of 0 or more for each GPU, such as [3, 1]"
+            )));
+        }
         let quantized = |kind: Option<KvType>| {
             kind.is_some_and(|k| !matches!(k, KvType::F32 | KvType::F16 | KvType::Bf16))
         };
+        if self.flash_attention == Switch::Off && self.split_mode == SplitModeOption::Tensor {
+            return Err(Error::invalid(
+                "option `split_mode` is \"tensor\", which needs `flash_attention`: set it to \"auto\" or \"on\"",
+            ));
+        }
         if self.flash_attention == Switch::Off && quantized(self.kv_type_v.or(self.kv_type_k)) {
             return Err(Error::invalid(
                 "option `kv_type_v` is quantised, which needs `flash_attention`: set it to \"auto\" or \"on\"",
@@ -338,6 +352,9 @@ mod tests {
             (serde_json::json!({"flash_attention": "maybe"}), vec!["`flash_attention`", "`auto`", "`off`"]),
             (serde_json::json!({"kv_type_k": "q9"}), vec!["`kv_type_k`", "`bf16`"]),
             (serde_json::json!({"lora": [{"path": "/x", "scal": 1}]}), vec!["`lora`", "`scal`"]),
+            (serde_json::json!({"split_mode": "rows"}), vec!["`split_mode`", "`row`", "`tensor`"]),
+            (serde_json::json!({"split_mode": "tensor", "flash_attention": "off"}), vec!["`split_mode`"]),
+            (serde_json::json!({"tensor_split": [1, -1]}), vec!["`tensor_split`", "-1"]),
             (serde_json::json!({"ubatch": 1024}), vec!["`ubatch`", "`batch`"]),
             (serde_json::json!({"flash_attention": "off", "kv_type_k": "q8_0"}), vec!["`kv_type_v`"]),
         ];

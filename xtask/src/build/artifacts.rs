@@ -10,8 +10,18 @@ use serde::Deserialize;
 use crate::process;
 use crate::setup::Tools;
 
-/// The programs and libraries of one build.
-pub(super) struct Artifacts(Vec<Artifact>);
+/// The programs and libraries of one build, and the folders in which build scripts put theirs.
+pub(super) struct Artifacts {
+    compiled: Vec<Artifact>,
+    scripts: Vec<Script>,
+}
+
+/// The fields of cargo's `build-script-executed` message that matter here.
+#[derive(Deserialize)]
+struct Script {
+    package_id: String,
+    out_dir: PathBuf,
+}
 
 /// The fields of cargo's `compiler-artifact` message that matter here.
 #[derive(Deserialize)]
@@ -40,7 +50,8 @@ impl Artifacts {
             artifact.target.name == name && artifact.target.kind.iter().any(|kind| kind == "bin")
         };
         // A test of the program has the same name and kind; its file name carries a hash.
-        let executables = self.0.iter().filter(is_program).filter_map(|artifact| artifact.executable.clone());
+        let executables =
+            self.compiled.iter().filter(is_program).filter_map(|artifact| artifact.executable.clone());
         let mut exact = executables.filter(|path| path.file_name().is_some_and(|file| file == name));
         exact.next().with_context(|| format!("cargo built no program {name}"))
     }
@@ -50,9 +61,20 @@ impl Artifacts {
         let name = package.replace('-', "_");
         let is_library =
             |path: &&PathBuf| path.extension().is_some_and(|extension| extension == DLL_EXTENSION);
-        let of_package = self.0.iter().filter(|artifact| artifact.target.name == name);
+        let of_package = self.compiled.iter().filter(|artifact| artifact.target.name == name);
         let mut libraries = of_package.flat_map(|artifact| artifact.filenames.iter().filter(is_library));
         libraries.next().cloned().with_context(|| format!("cargo built no dynamic library of {package}"))
+    }
+
+    /// The folder that the build script of a package wrote to.
+    pub(super) fn build_script_output(&self, package: &str) -> Result<PathBuf> {
+        // `registry+https://…#llama-cpp-sys-2@0.1.161`
+        let is_of_package = |script: &&Script| {
+            let name = script.package_id.rsplit(['#', '/']).next().unwrap_or_default();
+            name.split('@').next() == Some(package)
+        };
+        let script = self.scripts.iter().find(is_of_package);
+        Ok(script.with_context(|| format!("cargo ran no build script of {package}"))?.out_dir.clone())
     }
 
     fn parse(messages: &str) -> Result<Self> {
@@ -60,16 +82,19 @@ impl Artifacts {
         struct Message {
             reason: String,
         }
-        let mut artifacts = Vec::new();
+        let mut artifacts = Self { compiled: Vec::new(), scripts: Vec::new() };
         for line in messages.lines() {
-            let read = |line| -> serde_json::Result<Option<Artifact>> {
-                let message: Message = serde_json::from_str(line)?;
-                let is_artifact = message.reason == "compiler-artifact";
-                is_artifact.then(|| serde_json::from_str(line)).transpose()
+            let mut read = |line| -> serde_json::Result<()> {
+                match serde_json::from_str::<Message>(line)?.reason.as_str() {
+                    "compiler-artifact" => artifacts.compiled.push(serde_json::from_str(line)?),
+                    "build-script-executed" => artifacts.scripts.push(serde_json::from_str(line)?),
+                    _ => {}
+                }
+                Ok(())
             };
-            artifacts.extend(read(line).with_context(|| format!("could not read cargo's message {line}"))?);
+            read(line).with_context(|| format!("could not read cargo's message {line}"))?;
         }
-        Ok(Self(artifacts))
+        Ok(artifacts)
     }
 }
 
@@ -93,7 +118,10 @@ mod tests {
     fn programs_and_libraries_are_told_from_their_tests() {
         let library = format!("/t/release/libpajamas_gguf.{DLL_EXTENSION}");
         let messages = [
-            r#"{"reason":"build-script-executed","package_id":"x"}"#.to_owned(),
+            r#"{"reason":"build-script-executed","package_id":"registry+https://x.org/i#llama-cpp-sys-2@0.1.161",
+                "out_dir":"/t/release/build/llama-cpp-sys-2-1f/out"}"#
+                .replace('\n', ""),
+            r#"{"reason":"build-finished","success":true}"#.to_owned(),
             r#"{"reason":"compiler-artifact","target":{"name":"pajamas-host","kind":["bin"]},
                 "filenames":["/t/release/deps/pajamas_host-1f"],"executable":"/t/release/deps/pajamas_host-1f"}"#
                 .replace('\n', ""),
@@ -109,6 +137,10 @@ mod tests {
         let artifacts = Artifacts::parse(&messages.join("\n")).unwrap();
         assert_eq!(artifacts.program("pajamas-host").unwrap(), Path::new("/t/release/pajamas-host"));
         assert_eq!(artifacts.library("pajamas-gguf").unwrap(), Path::new(&library));
+        let folder = artifacts.build_script_output("llama-cpp-sys-2").unwrap();
+        assert_eq!(folder, Path::new("/t/release/build/llama-cpp-sys-2-1f/out"));
+        let error = artifacts.build_script_output("llama-cpp-sys").unwrap_err();
+        assert_eq!(error.to_string(), "cargo ran no build script of llama-cpp-sys");
         let error = artifacts.library("pajamas-onnx").unwrap_err();
         assert_eq!(error.to_string(), "cargo built no dynamic library of pajamas-onnx");
     }
