@@ -47,7 +47,7 @@ fn open_pipeline<N: Networks>(
     let kind = match pipeline_options.get("pipeline") {
         // A wrong name is the pipelines' to refuse.
         Some(name) => Kind::deserialize(name).ok(),
-        None => pajamas_pipelines::detect(path)?.map(|detected| detected.kind),
+        None => pajamas_pipelines::detect(path, networks.files())?.map(|detected| detected.kind),
     };
     match kind {
         Some(Kind::Piper) => {

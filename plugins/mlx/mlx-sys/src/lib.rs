@@ -9,6 +9,7 @@
     unreachable_pub,
     clippy::all,
     clippy::allow_attributes,
+    clippy::too_many_lines,
     clippy::undocumented_unsafe_blocks,
     reason = "generated from C headers"
 )]
