@@ -3,9 +3,7 @@
 //! Nothing is linked, so that no SDK of Apple's is needed. A crate whose build script compiles C for the target cannot be
 //! checked this way: such crates must stay out of the trees of these plugins.
 
-use std::env;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::process;
 use crate::setup;
@@ -17,20 +15,20 @@ const TARGET: Target = Target { name: "aarch64-apple-darwin", links: false };
 /// The packages with parts for macOS, which are checked with their tests.
 const PACKAGES: [&str; 2] = ["pajamas-coreml", "pajamas-system-tts"];
 
-pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+/// Checks. Returns a line to repeat at the end if there is no compiler for it, which is no failure: a contributor without
+/// one, or without a network, can still run the tests.
+pub(crate) fn run(workspace: &Workspace) -> Result<Option<String>> {
     let reason = match Toolchain::find(workspace, TARGET) {
-        Ok(Some(toolchain)) => return check(workspace, &toolchain),
+        Ok(Some(toolchain)) => return check(workspace, &toolchain).map(|()| None),
         Ok(None) => format!("`rustup target add {}` would get one", TARGET.name),
         Err(error) => format!("{error:#}"),
     };
-    let message =
-        format!("there is no compiler for {}, so that nothing was checked for it: {reason}", TARGET.name);
-    // Whoever runs CI can have the compiler; a contributor without it, or without a network, can still run the tests.
-    if env::var_os("CI").is_some() {
-        bail!("{message}");
-    }
-    eprintln!("skipped: {message}");
-    Ok(())
+    let message = format!(
+        "skipped: there is no compiler for {}, so that nothing was checked for it: {reason}",
+        TARGET.name
+    );
+    eprintln!("{message}");
+    Ok(Some(message))
 }
 
 fn check(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {

@@ -89,7 +89,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Dist(args) => dist::run(&workspace, &args),
         Command::Hooks(args) => hooks::run(&workspace, &args),
         Command::Serve(args) => serve::run(&workspace, &args),
-        Command::CheckMacos => check_macos::run(&workspace),
+        Command::CheckMacos => check_macos::run(&workspace).map(drop),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
     }

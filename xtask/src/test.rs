@@ -37,7 +37,7 @@ pub(crate) struct TestArgs {
 
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
     let tools = Tools::ensure(workspace)?;
-    let skipped = if args.no_lint { None } else { lint(workspace, &tools)? };
+    let skipped = if args.no_lint { Vec::new() } else { lint(workspace, &tools)? };
 
     let models = models::ensure_for_tests(workspace, &tools)?;
     tools.venv().install(workspace, &[OPENAI, TRITON[0], TRITON[1]])?;
@@ -70,7 +70,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<()> {
         doc_tests.args(["test", "--doc", "--release"]).args(tools.all_crates());
         process::run(&mut with_paths(doc_tests))?;
     }
-    if let Some(message) = skipped {
+    for message in skipped {
         eprintln!("{message}");
     }
     Ok(())
@@ -88,20 +88,21 @@ fn test_runner(tools: &Tools, filters: &[String]) -> Command {
     cargo
 }
 
-/// Checks the sources. Returns a line to repeat at the end if a check could not run.
-fn lint(workspace: &Workspace, tools: &Tools) -> Result<Option<String>> {
+/// Checks the sources. Returns lines to repeat at the end for the checks that could not run.
+fn lint(workspace: &Workspace, tools: &Tools) -> Result<Vec<String>> {
     process::run(tools.cargo().args(["fmt", "--all", "--check"]))?;
     let mut clippy = tools.cargo();
     clippy.args(["clippy", "--release", "--all-targets"]).args(tools.all_crates());
     process::run(clippy.args(["--", "--deny", "warnings"]))?;
-    check_macos::run(workspace)?;
+    let mut skipped: Vec<String> = check_macos::run(workspace)?.into_iter().collect();
     if has_subcommand(tools, "deny") {
         process::run(tools.cargo().args(["deny", "check"]))?;
-        return Ok(None);
+        return Ok(skipped);
     }
     let message = "skipped: cargo-deny is not installed, so licences and advisories were not checked";
     eprintln!("{message}");
-    Ok(Some(message.to_owned()))
+    skipped.push(message.to_owned());
+    Ok(skipped)
 }
 
 fn has_subcommand(tools: &Tools, name: &str) -> bool {

@@ -182,13 +182,12 @@ impl Sampler {
     }
 
     fn choose(&self, logits: &[f32], draw: &mut Draw) -> Result<u32, SampleError> {
-        let max = numeric::max(logits);
+        let (first, max) = numeric::argmax(logits);
         if !max.is_finite() {
             let banned = logits.iter().all(|logit| *logit == f32::NEG_INFINITY);
             return Err(if banned { SampleError::NothingAllowed } else { SampleError::NotANumber });
         }
         if self.temperature == 0.0 {
-            let first = logits.iter().position(|&logit| logit == max).unwrap_or(0);
             return u32::try_from(first).map_err(|_| SampleError::NotANumber);
         }
         let random = rng::uniform(self.seed, self.position);

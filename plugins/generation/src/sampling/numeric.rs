@@ -17,6 +17,23 @@ pub(crate) fn max(values: &[f32]) -> f32 {
     best.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
 }
 
+/// Values that [`argmax`] looks at for their largest before it looks for its place.
+const BLOCK: usize = 1024;
+
+/// The place of the largest value, the first of equal ones, and the value. One pass over all values and one over a block:
+/// comparing each value with the maximum would take longer than finding it.
+pub(crate) fn argmax(values: &[f32]) -> (usize, f32) {
+    let (mut best, mut begin) = (f32::NEG_INFINITY, 0);
+    for (index, block) in values.chunks(BLOCK).enumerate() {
+        let largest = max(block);
+        if largest > best {
+            (best, begin) = (largest, index * BLOCK);
+        }
+    }
+    let inside = values[begin..].iter().position(|value| *value == best).unwrap_or(0);
+    (begin + inside, best)
+}
+
 /// Fills `weights` with `exp((value - max) / temperature)`.
 pub(crate) fn weights(values: impl Iterator<Item = f32>, max: f32, temperature: f32, weights: &mut Vec<f32>) {
     weights.clear();
@@ -73,6 +90,16 @@ mod tests {
                 assert_eq!(max(&values), -1.0);
             }
         }
+        for len in [1, 1023, 1024, 1025, 5000] {
+            for at in [0, len / 2, len - 1] {
+                let mut values = vec![-5.0; len];
+                values[at] = -1.0;
+                values[len - 1] = -1.0;
+                assert_eq!(argmax(&values), (at, -1.0), "{len}");
+            }
+        }
+        assert_eq!(argmax(&[f32::NEG_INFINITY; 3]), (0, f32::NEG_INFINITY));
+        assert_eq!(argmax(&[]), (0, f32::NEG_INFINITY));
         assert_eq!(max(&[f32::NAN, 2.0]), 2.0);
         assert_eq!(max(&[]), f32::NEG_INFINITY);
     }
