@@ -39,22 +39,30 @@ pub(crate) struct DistArgs {
     /// the command that is printed without it
     #[arg(long, value_name = "LIBRARY", num_args = 0..=1)]
     cuda: Option<Option<PathBuf>>,
-    /// GPUs that the backend is compiled for, as CMake names them: 89 is Ada, 90 Hopper, 120 Blackwell
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = cuda::architectures())]
+    /// GPUs that the backend is compiled for, as CMake names them: 89 is Ada, 90 Hopper, 120 Blackwell. A library that is
+    /// given does not say it [default where it is compiled here: 89,90]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     cuda_architectures: Vec<Architecture>,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &DistArgs) -> Result<()> {
     let tools = Tools::ensure(workspace)?;
     // Before everything else, because only some machines can.
-    let cuda = match &args.cuda {
-        None => None,
-        Some(Some(library)) => Some(library.clone()),
-        Some(None) => Some(cuda::build(&tools, &args.cuda_architectures)?),
+    let named = Some(args.cuda_architectures.clone()).filter(|named| !named.is_empty());
+    let cuda = match (&args.cuda, named) {
+        (None, _) => None,
+        (Some(Some(library)), Some(named)) => Some((library.clone(), named)),
+        (Some(Some(library)), None) => {
+            bail!("say with --cuda-architectures for which GPUs {} was compiled", library.display())
+        }
+        (Some(None), named) => {
+            let architectures = named.unwrap_or_else(|| cuda::architectures().to_vec());
+            Some((cuda::build(&tools, &architectures)?, architectures))
+        }
     };
     let built = build::for_users(workspace, &tools)?;
-    if let Some(library) = cuda {
-        cuda::place(&library, &args.cuda_architectures, &built.plugins)?;
+    if let Some((library, architectures)) = cuda {
+        cuda::place(&library, &architectures, &built.plugins)?;
     }
     let out = args.out.clone().unwrap_or_else(|| built.packages());
     package(workspace, &built, &out, args.keys.as_deref())
