@@ -127,3 +127,6 @@ def old_classifier():
 if __name__ == "__main__":
     for make in (classifier, encoder, counter, two_functions, old_classifier):
         make()
+    for weights in HERE.glob("*.mlpackage/Data/com.apple.CoreML/weights"):
+        if not any(weights.iterdir()):
+            (weights / ".gitkeep").write_text("Git keeps no empty folders.\n")
