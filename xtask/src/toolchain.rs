@@ -67,7 +67,19 @@ impl Toolchain {
             fs::write(folder.join(STAMP), "")
                 .with_context(|| format!("could not write into {}", folder.display()))?;
         }
+        Self::fetch_crates_of_std(&folder)?;
         Ok(Some(unpacked))
+    }
+
+    /// Makes sure that the crates which the standard library needs are in cargo's cache, so that it is built without a network
+    /// for any target. Takes milliseconds when they are.
+    fn fetch_crates_of_std(folder: &Path) -> Result<()> {
+        let manifest = folder.join("usr/lib/rustlib/src/rust/library/Cargo.toml");
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["fetch", "--locked", "--quiet", "--manifest-path"]).arg(manifest);
+        cargo.env("RUSTC", folder.join("usr/bin/rustc"));
+        cargo.env("RUSTC_BOOTSTRAP", "1").env("LD_LIBRARY_PATH", libraries(folder));
+        process::run(&mut cargo).context("could not fetch what the standard library needs")
     }
 
     /// Whether it has clippy too.
