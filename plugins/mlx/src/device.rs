@@ -1,7 +1,7 @@
 //! Where MLX computes.
 
 use mlx_rs::{Device as MlxDevice, DeviceType};
-use pajamas_plugin_api::{Accel, Device, Error, ErrorKind, resident_bytes};
+use pajamas_plugin_api::{Accel, Device, Error, ErrorKind};
 
 use crate::options::Device as Choice;
 
@@ -68,6 +68,5 @@ pub(crate) fn all() -> Vec<Device> {
     let cpu = device("cpu".to_owned(), Accel::Cpu, "CPU");
     let (accel, name) = gpu();
     let gpu = has_gpu().then(|| device(format!("{name}:0"), accel, "GPU of MLX"));
-    tracing::debug!(resident_bytes = resident_bytes(), "probed MLX");
     gpu.into_iter().chain([cpu]).collect()
 }
