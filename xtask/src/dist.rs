@@ -15,7 +15,7 @@ use crate::build::{self, Built, llama};
 use crate::cuda::{self, Architecture};
 use crate::files;
 use crate::process;
-use crate::setup::Tools;
+use crate::setup::{self, Tools};
 use crate::workspace::Workspace;
 
 /// What belongs to everything that is given away.
@@ -160,7 +160,7 @@ fn plugin_folder(workspace: &Workspace, plugin: &Path, out: &Path) -> Result<Pat
     // Built here, it runs on this system's glibc and newer ones, and on these processors.
     manifest.target.os = vec![OS.to_owned()];
     manifest.target.arch = vec![ARCH.to_owned()];
-    manifest.target.glibc_min = glibc();
+    manifest.target.glibc_min = setup::glibc();
     manifest.variant = manifest.variant.or_else(|| manifest.accel.as_ref().map(|_| "cpu".to_owned()));
     let folder = out.join(plugin.file_name().unwrap_or_default());
     for name in PLUGIN_FOLDERS.into_iter().filter(|name| plugin.join(name).is_dir()) {
@@ -176,13 +176,6 @@ fn plugin_folder(workspace: &Workspace, plugin: &Path, out: &Path) -> Result<Pat
 
 fn size_of_file(path: &Path) -> Result<u64> {
     Ok(fs::metadata(path).with_context(|| format!("could not read {}", path.display()))?.len())
-}
-
-/// The version of glibc that this system has, as its own program tells it; `None` where there is none.
-fn glibc() -> Option<String> {
-    let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.trim().strip_prefix("glibc ").map(str::to_owned)
 }
 
 fn host(built: &Built, command: &[&str], paths: &[&Path]) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::files;
 use crate::models::{File, pinned, verify};
 use crate::process;
 use crate::python::{Package, Venv};
-use crate::setup::{Tools, cargo, cargo_home};
+use crate::setup::{self, Tools, cargo, cargo_home};
 use crate::workspace::Workspace;
 
 /// The crate whose sources of mlx-c are compiled; its own version of MLX must be that of the wheels.
@@ -87,9 +87,8 @@ fn wheel() -> Option<&'static Wheel> {
 }
 
 fn glibc() -> Option<(u32, u32)> {
-    let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let (major, minor) = text.trim().strip_prefix("glibc ")?.split_once('.')?;
+    let version = setup::glibc()?;
+    let (major, minor) = version.split_once('.')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 

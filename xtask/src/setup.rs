@@ -139,6 +139,13 @@ pub(crate) fn cargo_home() -> Result<PathBuf> {
     }
 }
 
+/// The version of glibc that this system has, as its own program tells it; `None` where there is none.
+pub(crate) fn glibc() -> Option<String> {
+    let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.trim().strip_prefix("glibc ").map(str::to_owned)
+}
+
 /// Fails unless the programs that llama.cpp's build calls by name are there. Returns the C compiler.
 fn require_compilers() -> Result<PathBuf> {
     const HELP: &str = "install the C and C++ tools (Debian and Ubuntu: apt-get install build-essential, Fedora: \

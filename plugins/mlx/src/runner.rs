@@ -61,16 +61,7 @@ impl MlxRunner {
     fn compute(&mut self, batch: &Batch, abort: AbortCheck<'_>) -> Result<(), DecodeError> {
         let segments = segments(batch, &self.cells);
         let sequences = || segments.iter().map(|segment| segment.sequence);
-        let mut states = self.network.embed(&batch.tokens).map_err(failed)?;
-        for layer in 0..self.network.layers() {
-            states = self.network.layer(layer, &states, &segments, &mut self.cells).map_err(failed)?;
-            if batch.len() >= ROWS_BY_LAYER {
-                eval([&states]).map_err(failed)?;
-                if abort() {
-                    return Err(DecodeError::Aborted);
-                }
-            }
-        }
+        let states = through_layers(&self.network, &batch.tokens, &segments, &mut self.cells, abort)?;
         let rows: Vec<i32> =
             (0i32..).zip(&batch.outputs).filter(|(_, out)| **out != 0).map(|(row, _)| row).collect();
         let mut results = self.cells.arrays(sequences());
@@ -128,6 +119,28 @@ impl LmRunner for MlxRunner {
     }
 }
 
+/// The states of these tokens after all layers, whose cells are appended to their sequences. Not yet evaluated where there are
+/// few rows; where there are many, each layer is, and `abort` is asked after it.
+fn through_layers(
+    network: &Network,
+    tokens: &[i32],
+    segments: &[Segment],
+    cells: &mut Cells,
+    abort: AbortCheck<'_>,
+) -> Result<Array, DecodeError> {
+    let mut states = network.embed(tokens).map_err(failed)?;
+    for layer in 0..network.layers() {
+        states = network.layer(layer, &states, segments, cells).map_err(failed)?;
+        if tokens.len() >= ROWS_BY_LAYER {
+            eval([&states]).map_err(failed)?;
+            if abort() {
+                return Err(DecodeError::Aborted);
+            }
+        }
+    }
+    Ok(states)
+}
+
 /// The stretches of rows that belong to one sequence; the rows of a batch are in order of sequences.
 fn segments(batch: &Batch, cells: &Cells) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
@@ -162,16 +175,7 @@ impl MlxEmbedder {
         let mut cells = Cells::new(1, self.network.layers());
         let len = i32::try_from(text.len()).unwrap_or(i32::MAX);
         let segments = [Segment { sequence: 0, row: 0, len, position: 0 }];
-        let mut states = self.network.embed(text).map_err(failed)?;
-        for layer in 0..self.network.layers() {
-            states = self.network.layer(layer, &states, &segments, &mut cells).map_err(failed)?;
-            if text.len() >= ROWS_BY_LAYER {
-                eval([&states]).map_err(failed)?;
-                if abort() {
-                    return Err(DecodeError::Aborted);
-                }
-            }
-        }
+        let states = through_layers(&self.network, text, &segments, &mut cells, abort)?;
         let mean = |states: &Array| -> Result<Array, Exception> {
             let normed = self.network.normed(states)?.as_dtype(Dtype::Float32)?;
             ops::mean_axis(&normed, 1, None)?.try_index(0)
