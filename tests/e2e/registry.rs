@@ -177,6 +177,60 @@ fn of_the_variants_the_one_for_this_machine_is_recommended_and_the_others_say_wh
     assert!(none.stderr.contains("no variant \"rocm\" of that version; there are: cpu, metal"), "{none:?}");
 }
 
+/// Its probe finds no device, and says what is missing.
+fn birdless(source: &str) -> String {
+    let devices = r#"\"devices\":[{\"id\":\"cpu\",\"accel\":\"cpu\",\"name\":\"CPU\"}]"#;
+    assert!(source.contains(devices), "{source}");
+    source.replace(devices, r#"\"devices\":[],\"reason\":\"there is no perch\""#)
+}
+
+#[test]
+fn a_plugin_that_finds_no_device_is_not_recommended_and_not_installed() {
+    let publisher = Publisher::new();
+    // In the order of their names, so that what comes first does not end it.
+    publisher.publish_with("ara", "0.1.0", &|source| birdless(&source), |manifest| manifest);
+    publisher.publish("parrot", "0.1.0", |manifest| manifest);
+    let client = client(&publisher);
+    let shown = client.run(&["plugins", "install", "--recommended"]);
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    assert!(
+        shown.stdout.contains("ara: not for this machine\n  ara 0.1.0: there is no perch\n"),
+        "{shown:?}"
+    );
+    assert_eq!(versions(&client).0, "0.1.0");
+
+    let report = json_of(&client, &["plugins", "install", "--recommended"]);
+    let left_out = json!([{"plugin": "ara", "reasons": ["ara 0.1.0: there is no perch"]}]);
+    assert_eq!((&report["left_out"], &report["failed"]), (&left_out, &json!([])), "{report}");
+    assert_eq!(report["installed"][0]["plugin"], "parrot", "{report}");
+
+    // Asked for by its name, it is a failure, and no reason not to install the other one.
+    assert_eq!(client.run(&["plugins", "remove", "parrot"]).code, Some(0));
+    let refused = client.run(&["plugins", "install", "ara", "parrot"]);
+    assert_eq!(refused.code, Some(69), "{refused:?}");
+    assert!(refused.stderr.contains("its gate \"probe\" failed: there is no perch"), "{refused:?}");
+    assert_eq!(versions(&client).0, "0.1.0");
+}
+
+#[test]
+fn a_recommended_plugin_that_is_broken_is_a_failure_that_spares_the_others() {
+    let publisher = Publisher::new();
+    publisher.publish("ara", "0.1.0", |manifest| manifest.replace("lib/ara", "plugin.toml"));
+    publisher.publish("parrot", "0.1.0", |manifest| manifest);
+    let client = client(&publisher);
+    let finished = client.run(&["plugins", "install", "--recommended", "--json"]);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("ara 0.1.0 was not installed"), "{finished:?}");
+    let report: Value = serde_json::from_str(&finished.stdout).expect("json");
+    assert_eq!(
+        (&report["failed"][0]["plugin"], &report["left_out"]),
+        (&json!("ara"), &json!([])),
+        "{report}"
+    );
+    assert_eq!(report["installed"][0]["plugin"], "parrot", "{report}");
+    assert_eq!(versions(&client).0, "0.1.0");
+}
+
 #[test]
 fn wrong_use_is_answered_in_a_sentence() {
     let publisher = Publisher::new();

@@ -270,7 +270,9 @@ fn install_exit(error: &InstallError) -> Exit {
         | InstallError::Store(StoreError::NotInstalled { .. } | StoreError::NoPrevious { .. }) => {
             Exit::NoInput
         }
-        InstallError::Registry(RegistryError::Source(_)) | InstallError::Unfit { .. } => Exit::Unavailable,
+        InstallError::Registry(RegistryError::Source(_))
+        | InstallError::Unfit { .. }
+        | InstallError::NoDevice(_) => Exit::Unavailable,
         InstallError::Registry(_) => Exit::BadData,
         InstallError::Store(_) | InstallError::Pointer(_) | InstallError::Executable(_) => Exit::Io,
         InstallError::Gate(_) => Exit::Failure,

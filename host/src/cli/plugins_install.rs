@@ -5,7 +5,8 @@ use std::io::Write;
 use indicatif::{ProgressBar, ProgressStyle};
 use pajamas_registry::{Catalog, Installed, Origin, Registry, Release, Step, title};
 use semver::VersionReq;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Error;
 use super::print::Printer;
@@ -63,11 +64,56 @@ pub(super) struct NameArgs {
     plugin: String,
 }
 
+/// What one command is to install.
+#[derive(Default)]
+struct Batch<'a> {
+    plans: Vec<Plan<'a>>,
+    left_out: Vec<LeftOut>,
+    /// Nobody asked for these plugins by name: one that finds no device is left out, which is no failure.
+    is_recommended: bool,
+}
+
 /// A release that is to be installed, and why.
 struct Plan<'a> {
     catalog: &'a Catalog<'a>,
     release: Release,
     reasons: Vec<String>,
+}
+
+impl Plan<'_> {
+    fn json(&self) -> Value {
+        let manifest = self.release.manifest();
+        json!({
+            "plugin": manifest.name,
+            "version": manifest.version,
+            "variant": manifest.variant,
+            "registry": self.release.registry(),
+            "publisher": manifest.publisher,
+            "archive": self.release.blob(),
+            "permissions": manifest.permissions,
+            "reasons": self.reasons,
+        })
+    }
+}
+
+/// A plugin that is not recommended, and why.
+#[derive(Serialize)]
+struct LeftOut {
+    plugin: String,
+    reasons: Vec<String>,
+}
+
+impl LeftOut {
+    fn by_its_probe(report: &GateReport) -> Self {
+        let reason = report.failure().map_or("", |gate| gate.detail.as_str());
+        let title = format!("{} {}", report.plugin, report.version);
+        Self { plugin: report.plugin.clone(), reasons: vec![format!("{title}: {reason}")] }
+    }
+
+    fn print<W: Write>(&self, printer: &mut Printer<W>) -> Result<(), Error> {
+        printer.line(format_args!("{}: not for this machine", self.plugin))?;
+        self.reasons.iter().try_for_each(|reason| printer.line(format_args!("  {reason}")))
+    }
 }
 
 /// `plugins install`.
@@ -77,13 +123,15 @@ pub(super) fn install(config: &Config, args: &InstallArgs, json: bool) -> Result
     let registries = installer.registries(args.how.registry.as_deref())?;
     let catalogs = refresh(&registries)?;
     let mut printer = Printer::stdout();
-    let plans = if args.recommended {
-        recommended(&mut printer, &catalogs, &hardware, json)?
+    let batch = if args.recommended {
+        recommended(&catalogs, &hardware)?
     } else {
         let wanted = args.names.iter().map(|plugin| wanted(plugin, args)).collect::<Result<Vec<_>, _>>()?;
-        wanted.iter().map(|wanted| plan(&installer, &catalogs, wanted)).collect::<Result<Vec<_>, _>>()?
+        let plans =
+            wanted.iter().map(|wanted| plan(&installer, &catalogs, wanted)).collect::<Result<_, _>>()?;
+        Batch { plans, ..Batch::default() }
     };
-    carry_out(&mut printer, &installer, plans, &args.how, json)
+    carry_out(&mut printer, &installer, batch, &args.how, json)
 }
 
 /// `plugins update`.
@@ -126,7 +174,7 @@ pub(super) fn update(config: &Config, args: &UpdateArgs, json: bool) -> Result<(
             printer.line(format_args!("{} is the newest", title(manifest)))?;
         }
     }
-    carry_out(&mut printer, &installer, plans, &args.how, json)
+    carry_out(&mut printer, &installer, Batch { plans, ..Batch::default() }, &args.how, json)
 }
 
 /// `plugins rollback`.
@@ -178,41 +226,39 @@ fn plan<'a>(
 }
 
 /// Of every plugin that the registries offer what suits this machine; says why of each, also of what does not.
-fn recommended<'a, W: Write>(
-    printer: &mut Printer<W>,
-    catalogs: &'a [Catalog<'a>],
-    hardware: &Hardware,
-    json: bool,
-) -> Result<Vec<Plan<'a>>, Error> {
-    let mut plans: Vec<Plan<'a>> = Vec::new();
+fn recommended<'a>(catalogs: &'a [Catalog<'a>], hardware: &Hardware) -> Result<Batch<'a>, Error> {
+    let mut batch = Batch { is_recommended: true, ..Batch::default() };
+    let mut seen = Vec::new();
     for catalog in catalogs {
         let offered = catalog.all().map_err(InstallError::from)?;
         for Choice { name, release, reasons } in recommend(offered, hardware) {
-            if plans.iter().any(|plan| plan.release.manifest().name == name) {
+            if seen.contains(&name) {
                 continue;
             }
+            seen.push(name.clone());
             match release {
-                Some(release) => plans.push(Plan { catalog, release, reasons }),
-                None if !json => {
-                    printer.line(format_args!("{name}: not for this machine"))?;
-                    reasons.iter().try_for_each(|reason| printer.line(format_args!("  {reason}")))?;
-                }
-                None => {}
+                Some(release) => batch.plans.push(Plan { catalog, release, reasons }),
+                None => batch.left_out.push(LeftOut { plugin: name, reasons }),
             }
         }
     }
-    Ok(plans)
+    Ok(batch)
 }
 
-/// Installs what is planned, one after the other; the first failure ends it.
+/// Installs what is planned, one after the other. A plugin that does not pass its gates is no reason not to install the
+/// others; anything else ends it.
 fn carry_out<W: Write>(
     printer: &mut Printer<W>,
     installer: &Installer<'_>,
-    plans: Vec<Plan<'_>>,
+    batch: Batch<'_>,
     how: &HowArgs,
     json: bool,
 ) -> Result<(), Error> {
-    let mut reports = Vec::new();
+    let Batch { plans, mut left_out, is_recommended } = batch;
+    let (mut installed, mut failed, mut failure) = (Vec::new(), Vec::new(), None);
+    if !json {
+        left_out.iter().try_for_each(|left_out| left_out.print(printer))?;
+    }
     for Plan { catalog, release, reasons } in &plans {
         if !json {
             announce(printer, release, reasons)?;
@@ -222,43 +268,42 @@ fn carry_out<W: Write>(
         }
         let bar = ProgressBar::hidden();
         let mut progress = |release: &Release, step: Step| show(&bar, release, step);
-        let installed = installer.install(catalog, release, how.grant, &mut progress);
+        let outcome = installer.install(catalog, release, how.grant, &mut progress);
         bar.finish_and_clear();
-        match installed {
-            Ok(report) => reports.push(report),
-            Err(error) => {
-                match &error {
-                    InstallError::Gate(report) if json => {
-                        printer.json(&json!({"installed": reports, "failed": report}))?;
-                    }
-                    InstallError::Gate(report) => print_gates(printer, report)?,
-                    _ => {}
+        match outcome {
+            Ok(report) => {
+                if !json {
+                    print_gates(printer, &report)?;
+                    printer.line(swap_hint(&report.plugin))?;
                 }
-                return Err(error.into());
+                installed.push(report);
+            }
+            // Only the plugin itself knows about some things that it needs, such as a program of the system.
+            Err(InstallError::NoDevice(report)) if is_recommended => {
+                let out = LeftOut::by_its_probe(&report);
+                if !json {
+                    out.print(printer)?;
+                }
+                left_out.push(out);
+            }
+            Err(error) => {
+                let Some(report) = error.gates() else { return Err(error.into()) };
+                if !json {
+                    print_gates(printer, report)?;
+                }
+                failed.push(report.clone());
+                failure.get_or_insert(error);
             }
         }
-        if !json && let Some(report) = reports.last() {
-            print_gates(printer, report)?;
-            printer.line(swap_hint(&report.plugin))?;
-        }
     }
-    if !json {
-        return Ok(());
+    if json {
+        let planned: Vec<_> = plans.iter().map(Plan::json).collect();
+        let (left_out, installed) = (&left_out, &installed);
+        printer.json(
+            &json!({"planned": planned, "left_out": left_out, "installed": installed, "failed": failed}),
+        )?;
     }
-    let planned = plans.iter().map(|plan| {
-        let manifest = plan.release.manifest();
-        json!({
-            "plugin": manifest.name,
-            "version": manifest.version,
-            "variant": manifest.variant,
-            "registry": plan.release.registry(),
-            "publisher": manifest.publisher,
-            "archive": plan.release.blob(),
-            "permissions": manifest.permissions,
-            "reasons": plan.reasons,
-        })
-    });
-    printer.json(&json!({"planned": planned.collect::<Vec<_>>(), "installed": reports}))
+    failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn announce<W: Write>(printer: &mut Printer<W>, release: &Release, reasons: &[String]) -> Result<(), Error> {

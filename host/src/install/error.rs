@@ -58,6 +58,9 @@ pub enum InstallError {
         /// What it asks for.
         asked: Vec<String>,
     },
+    /// It works, but finds no device on this machine.
+    #[error("{}", .0.problem())]
+    NoDevice(GateReport),
     /// It did not pass a gate.
     #[error("{}", .0.problem())]
     Gate(GateReport),
@@ -67,6 +70,17 @@ pub enum InstallError {
     /// This program's own file, which runs the gates, is not found.
     #[error("cannot find this program's own file, which tries plugins out")]
     Executable(#[source] std::io::Error),
+}
+
+impl InstallError {
+    /// The gates, where the plugin did not pass one.
+    #[must_use]
+    pub fn gates(&self) -> Option<&GateReport> {
+        match self {
+            Self::NoDevice(report) | Self::Gate(report) => Some(report),
+            _ => None,
+        }
+    }
 }
 
 impl From<SourceError> for InstallError {

@@ -15,13 +15,17 @@ use crate::config::Config;
 use crate::models::Catalog;
 use crate::plugins::confine;
 
+/// The case that is skipped, with the plugin's reason, where no device is for it.
+const FINDS_DEVICE: &str = "finds-device";
+
 /// The cases of the conformance suite that a new version has to pass, with their gates: the handshake and the plugin's own
 /// probe, then how it deals with what hosts of other versions and users do. The whole suite, which takes minutes for some
 /// engines, is the publisher's.
-const CASES: [(&str, &str); 9] = [
+const CASES: [(&str, &str); 10] = [
     ("handshake", "handshake"),
     ("handshake", "manifest-agrees"),
     ("probe", "probe"),
+    ("probe", FINDS_DEVICE),
     ("conformance", "larger-structs"),
     ("conformance", "smaller-structs"),
     ("conformance", "inspect-missing-file"),
@@ -92,12 +96,28 @@ impl GateReport {
         self.gates.push(Gate { gate, outcome, detail, elapsed_ms });
     }
 
+    /// The gate that failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Gate> {
+        self.gates.iter().find(|gate| gate.outcome == GateOutcome::Failed)
+    }
+
     /// In one sentence, why it was not installed.
     pub(super) fn problem(&self) -> String {
-        let failed = self.gates.iter().find(|gate| gate.outcome == GateOutcome::Failed);
-        let (gate, detail) = failed.map_or(("", ""), |gate| (gate.gate, gate.detail.as_str()));
+        let (gate, detail) = self.failure().map_or(("", ""), |gate| (gate.gate, gate.detail.as_str()));
         format!("{} {} was not installed, its gate \"{gate}\" failed: {detail}", self.plugin, self.version)
     }
+}
+
+/// How the gates ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// All were passed.
+    Passed,
+    /// The plugin works, but this machine has no device for it.
+    NoDevice,
+    /// One was not passed.
+    Failed,
 }
 
 /// What is tried out.
@@ -110,11 +130,11 @@ pub(super) struct Gates<'a> {
 }
 
 impl Gates<'_> {
-    /// Runs the gates up to the first that fails; returns whether all were passed.
+    /// Runs the gates up to the first that fails.
     ///
     /// # Errors
     /// This program's own file is not found.
-    pub(super) fn run(&self, report: &mut GateReport) -> Result<bool, InstallError> {
+    pub(super) fn run(&self, report: &mut GateReport) -> Result<Verdict, InstallError> {
         let model = self.model();
         let mut subject = Subject::of(self.dir, self.manifest.clone());
         subject.model = model.first().cloned();
@@ -131,10 +151,14 @@ impl Gates<'_> {
                     run_one(self.command(&host, &model, name), &subject, case);
                 match outcome {
                     Outcome::Passed => {}
+                    Outcome::Skipped(reason) if *name == FINDS_DEVICE => {
+                        report.failed(gate, begun, reason);
+                        return Ok(Verdict::NoDevice);
+                    }
                     Outcome::Skipped(reason) => skipped.push(reason),
                     Outcome::Failed(reason) | Outcome::Crashed(reason) => {
                         report.failed(gate, begun, explain(&reason, &output));
-                        return Ok(false);
+                        return Ok(Verdict::Failed);
                     }
                 }
             }
@@ -148,7 +172,7 @@ impl Gates<'_> {
                 report.passed(gate, begun, format!("{passed}{warning}"));
             }
         }
-        Ok(true)
+        Ok(Verdict::Passed)
     }
 
     /// The files of a model to try it with, the one to load first: its own, or the smallest of the operator's that it reads.

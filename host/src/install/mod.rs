@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::hardware::Hardware;
 use crate::plugins::discover;
 use crate::plugins::select::cannot_run;
-use gates::Gates;
+use gates::{Gates, Verdict};
 
 /// How long a swap waits for an installation, before what serves is found again only until the next start.
 const KEEP_WAIT: Duration = Duration::from_secs(5);
@@ -154,12 +154,16 @@ impl<'a> Installer<'a> {
         report.passed("unpack", begun, format!("{} files verified", manifest.files.len()));
         let gates =
             Gates { config: self.config, dir: &staged.dir, manifest: &staged.manifest, granted: &granted };
-        let passed = gates.run(&mut report);
-        if !matches!(passed, Ok(true)) {
-            if let Err(error) = store.discard(&staged) {
-                tracing::warn!("what was staged stays behind: {}", crate::error_chain(&error));
-            }
-            return Err(passed.err().unwrap_or(InstallError::Gate(report)));
+        let verdict = gates.run(&mut report);
+        if !matches!(verdict, Ok(Verdict::Passed))
+            && let Err(error) = store.discard(&staged)
+        {
+            tracing::warn!("what was staged stays behind: {}", crate::error_chain(&error));
+        }
+        match verdict? {
+            Verdict::Passed => {}
+            Verdict::NoDevice => return Err(InstallError::NoDevice(report)),
+            Verdict::Failed => return Err(InstallError::Gate(report)),
         }
         let begun = Instant::now();
         store.activate(&staged, &granted, &mut |step| progress(release, step))?;

@@ -79,6 +79,7 @@ const CASES: &[Case] = &[
     case("unknown-extension", &["V-10"], "an unknown extension is NULL", versions::unknown_extension),
     case("init", &["L-2", "T-1"], "init makes a context", lifecycle::init),
     case("probe", &["L-3"], "probe names devices, or why there are none, within 10 s", lifecycle::probe),
+    case("finds-device", &["L-3"], "probe finds a device on this machine", lifecycle::finds_device),
     case(
         "inspect-missing-file",
         &["L-4"],

@@ -35,6 +35,17 @@ pub(super) fn probe(bench: &Bench<'_>) -> Checked {
     plugin.shutdown()
 }
 
+/// Skipped, with the plugin's reason, where it finds none: that is the machine's lack and not the plugin's fault.
+pub(super) fn finds_device(bench: &Bench<'_>) -> Checked {
+    let plugin = bench.init()?;
+    let report: ProbeReport = offered(plugin.probe()?, "probe")?.result()?;
+    plugin.shutdown()?;
+    if report.devices.is_empty() {
+        return skip(report.reason.unwrap_or_else(|| "no device, and the plugin gives no reason".to_owned()));
+    }
+    Ok(())
+}
+
 pub(super) fn inspect_missing(bench: &Bench<'_>) -> Checked {
     let plugin = bench.init()?;
     let path = bench.scratch().join("there-is-no-such-model");
