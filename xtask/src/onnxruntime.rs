@@ -6,13 +6,11 @@
 use std::env::consts::{ARCH, DLL_PREFIX, DLL_SUFFIX, OS};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::files;
 use crate::models::{File, pinned, verify};
-use crate::process;
 use crate::python::Package;
 use crate::setup::Tools;
 use crate::workspace::Workspace;
@@ -120,23 +118,10 @@ pub(crate) fn place(workspace: &Workspace, tools: &Tools, lib: &Path) -> Result<
     }
     let partial = lib.join(".onnxruntime.partial");
     files::remove_folder(&partial)?;
-    let result = fetch(tools, &partial, wheel).and_then(|content| install(&content, lib, wheel));
+    let fetched = tools.venv().unpack(PACKAGE, &wheel.wheel, &partial);
+    let result = fetched.and_then(|()| install(&partial, lib, wheel));
     files::remove_folder(&partial)?;
     result.with_context(|| format!("could not fetch {}", PACKAGE.requirement()))
-}
-
-/// Downloads and verifies the wheel. Returns the folder of its content.
-fn fetch(tools: &Tools, partial: &Path, wheel: &Wheel) -> Result<PathBuf> {
-    eprintln!("build: downloading {} ({} MB)", PACKAGE.requirement(), wheel.wheel.len / 1_000_000);
-    let (download, content) = (partial.join("wheel"), partial.join("content"));
-    for folder in [&download, &content] {
-        fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
-    }
-    tools.venv().download(PACKAGE, wheel.wheel.path, &download)?;
-    let file = download.join(wheel.wheel.path);
-    verify(&file, &wheel.wheel)?;
-    process::run(Command::new(tools.venv().python()).args(["-m", "zipfile", "-e"]).arg(&file).arg(&content))?;
-    Ok(content)
 }
 
 fn install(content: &Path, lib: &Path, wheel: &Wheel) -> Result<()> {

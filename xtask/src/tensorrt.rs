@@ -6,13 +6,11 @@
 use std::env::consts::{ARCH, OS};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::files;
 use crate::models::{File, pinned, verify};
-use crate::process;
 use crate::python::Package;
 use crate::setup::Tools;
 use crate::workspace::Workspace;
@@ -96,20 +94,11 @@ pub(crate) fn fetch(workspace: &Workspace, tools: &Tools) -> Result<Option<PathB
 }
 
 fn unpack(tools: &Tools, partial: &Path, lib: &Path) -> Result<()> {
-    eprintln!("build: downloading {} ({} MB)", PACKAGE.requirement(), WHEEL.len / 1_000_000);
-    let content = partial.join("content");
-    for folder in [partial, &content, lib] {
-        fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
-    }
-    tools.venv().download(PACKAGE, WHEEL.path, partial)?;
-    let wheel = partial.join(WHEEL.path);
-    verify(&wheel, &WHEEL)?;
-    process::run(
-        Command::new(tools.venv().python()).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&content),
-    )?;
+    fs::create_dir_all(lib).with_context(|| format!("could not create {}", lib.display()))?;
+    tools.venv().unpack(PACKAGE, &WHEEL, partial)?;
     for (file, name) in &CONTENT {
-        verify(&content.join(file.path), file)?;
-        fs::rename(content.join(file.path), lib.join(name))?;
+        verify(&partial.join(file.path), file)?;
+        fs::rename(partial.join(file.path), lib.join(name))?;
     }
     fs::write(lib.join(STAMP), WHEEL.sha256)?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pajamas_plugin_api::Error;
+use pajamas_plugin_api::{Error, options};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -87,29 +87,14 @@ impl Options {
     /// # Errors
     /// An option has a wrong type or is out of range; the message names it and what is allowed.
     pub fn parse(map: &Map<String, Value>) -> Result<Self, Error> {
-        let options = Self::deserialize(Value::Object(map.clone())).map_err(|error| {
-            // serde does not say which field had the wrong value, so each is tried alone.
-            let culprit = map.iter().find(|(key, value)| {
-                let single = Map::from_iter([((*key).clone(), (*value).clone())]);
-                Self::deserialize(Value::Object(single)).is_err()
-            });
-            match culprit {
-                Some((name, _)) => Error::invalid(format!("option `{name}`: {error}")),
-                None => Error::invalid(format!("options: {error}")),
-            }
-        })?;
-        let ranges = [
-            ("batch_max", options.batch_max, 1, 4096),
-            ("batch_delay_us", options.batch_delay_us, 0, 1_000_000),
-            ("cache_mib", options.cache_mib, 0, 1 << 20),
-            ("slots", options.slots, 1, 1024),
-            ("queue", options.queue, 0, 1024),
-        ];
-        for (name, value, min, max) in ranges {
-            if !(min..=max).contains(&value) {
-                return Err(Error::invalid(format!("option `{name}` is {value}, expected {min} to {max}")));
-            }
-        }
+        let options: Self = options::parse(map)?;
+        options::check_ranges([
+            ("batch_max", Some(options.batch_max), 1..=4096),
+            ("batch_delay_us", Some(options.batch_delay_us), 0..=1_000_000),
+            ("cache_mib", Some(options.cache_mib), 0..=1 << 20),
+            ("slots", Some(options.slots), 1..=1024),
+            ("queue", Some(options.queue), 0..=1024),
+        ])?;
         Ok(options)
     }
 

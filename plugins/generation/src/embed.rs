@@ -14,7 +14,7 @@ use crate::counters::{Counters, Ticket, add};
 use crate::engine::{overloaded, stopped};
 use crate::queue::Queue;
 use crate::runner::{AbortCheck, DecodeError};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{TEXT_BYTES_MAX, Tokenizer, too_long};
 
 /// Most texts of one job.
 const TEXTS_MAX: usize = 8192;
@@ -33,11 +33,8 @@ pub type StartEmbedRunner = Box<dyn Fn() -> Result<Box<dyn EmbedRunner>, Error> 
 
 /// Which tokens a text to embed is.
 pub trait EmbedTexts: Send {
-    /// The tokens of a text, with what the model wants around it.
-    ///
-    /// # Errors
-    /// The text is too long.
-    fn whole(&self, text: &str) -> Result<Vec<i32>, Error>;
+    /// The tokens of a text of at most [`TEXT_BYTES_MAX`], with what the model wants around it.
+    fn whole(&self, text: &str) -> Vec<i32>;
 
     /// The tokens of each pair of a `rerank` request: its first text is the query, each other one a document.
     ///
@@ -262,7 +259,8 @@ impl Worker {
 
     fn tokens(&self, part: &Part) -> Result<Vec<i32>, Error> {
         match part {
-            Part::Text { text, .. } => self.setup.texts.whole(text),
+            Part::Text { text, .. } if text.len() > TEXT_BYTES_MAX => Err(too_long()),
+            Part::Text { text, .. } => Ok(self.setup.texts.whole(text)),
             tokens @ Part::Tokens(_) => self.setup.tokenizer.prompt(std::slice::from_ref(tokens)),
             _ => Err(Error::invalid("only text and token ids can be embedded")),
         }

@@ -215,6 +215,6 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-fn too_long() -> Error {
+pub(crate) fn too_long() -> Error {
     Error::invalid(format!("the text is longer than {TEXT_BYTES_MAX} bytes"))
 }

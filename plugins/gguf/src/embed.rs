@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use llama_cpp_2::model::LlamaModel;
-use pajamas_generation::{AbortCheck, Batch, DecodeError, EmbedRunner, EmbedTexts, LmRunner, TEXT_BYTES_MAX};
+use pajamas_generation::{AbortCheck, Batch, DecodeError, EmbedRunner, EmbedTexts, LmRunner};
 use pajamas_plugin_api::{Error, ErrorKind, Request};
 
 use crate::ffi::{Context, ContextConfig};
@@ -66,12 +66,9 @@ impl GgufTexts {
 }
 
 impl EmbedTexts for GgufTexts {
-    fn whole(&self, text: &str) -> Result<Vec<i32>, Error> {
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(Error::invalid(format!("the text is longer than {TEXT_BYTES_MAX} bytes")));
-        }
+    fn whole(&self, text: &str) -> Vec<i32> {
         let tokens = self.model.vocab().tokenize(text.as_bytes(), true, false);
-        Ok(tokens.into_iter().map(|token| token.0).collect())
+        tokens.into_iter().map(|token| token.0).collect()
     }
 
     fn pairs(&self, request: &Request, len_max: usize) -> Result<Vec<Vec<i32>>, Error> {

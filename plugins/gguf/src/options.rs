@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pajamas_plugin_api::Error;
+use pajamas_plugin_api::{Error, options};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -239,41 +239,22 @@ impl Options {
     /// # Errors
     /// An option is unknown, has a wrong type or is out of range; the message names it and what is allowed.
     pub fn parse(map: &Map<String, Value>) -> Result<Self, Error> {
-        let options = Self::deserialize(Value::Object(map.clone())).map_err(|error| {
-            // serde does not say which field had the wrong value, so each is tried alone.
-            let culprit = map.iter().find(|(key, value)| {
-                let single = Map::from_iter([((*key).clone(), (*value).clone())]);
-                Self::deserialize(Value::Object(single)).is_err()
-            });
-            match culprit {
-                Some((name, _)) if !error.to_string().contains(name.as_str()) => {
-                    Error::invalid(format!("option `{name}`: {error}"))
-                }
-                _ => Error::invalid(format!("options: {error}")),
-            }
-        })?;
+        let options: Self = options::parse(map)?;
         options.check()?;
         Ok(options)
     }
 
     fn check(&self) -> Result<(), Error> {
-        let ranges = [
-            ("slots", Some(self.slots), 1, SLOTS_MAX),
-            ("queue", Some(self.queue), 0, 65_536),
-            ("batch", Some(self.batch), 1, 65_536),
-            ("ubatch", Some(self.ubatch), 1, 65_536),
-            ("prefill_chunk", self.prefill_chunk, 1, 65_536),
-            ("context", self.context, 16, 1 << 24),
-            ("threads", self.threads, 1, 1024),
-            ("threads_batch", self.threads_batch, 1, 1024),
-        ];
-        for (name, value, min, max) in ranges {
-            if let Some(value) = value
-                && !(min..=max).contains(&value)
-            {
-                return Err(Error::invalid(format!("option `{name}` is {value}, expected {min} to {max}")));
-            }
-        }
+        options::check_ranges([
+            ("slots", Some(self.slots), 1..=SLOTS_MAX),
+            ("queue", Some(self.queue), 0..=65_536),
+            ("batch", Some(self.batch), 1..=65_536),
+            ("ubatch", Some(self.ubatch), 1..=65_536),
+            ("prefill_chunk", self.prefill_chunk, 1..=65_536),
+            ("context", self.context, 16..=1 << 24),
+            ("threads", self.threads, 1..=1024),
+            ("threads_batch", self.threads_batch, 1..=1024),
+        ])?;
         if self.ubatch > self.batch {
             return Err(Error::invalid(format!(
                 "option `ubatch` is {}, expected at most `batch`, which is {}",
@@ -351,7 +332,7 @@ mod tests {
             (serde_json::json!({"slots": 257}), vec!["`slots`", "1 to 256"]),
             (serde_json::json!({"flash_attention": "maybe"}), vec!["`flash_attention`", "`auto`", "`off`"]),
             (serde_json::json!({"kv_type_k": "q9"}), vec!["`kv_type_k`", "`bf16`"]),
-            (serde_json::json!({"lora": [{"path": "/x", "scal": 1}]}), vec!["`lora`", "`scal`"]),
+            (serde_json::json!({"lora": [{"path": "/x", "scal": 1}]}), vec!["`lora[0].scal`", "`scale`"]),
             (serde_json::json!({"split_mode": "rows"}), vec!["`split_mode`", "`row`", "`tensor`"]),
             (serde_json::json!({"split_mode": "tensor", "flash_attention": "off"}), vec!["`split_mode`"]),
             (serde_json::json!({"tensor_split": [1, -1]}), vec!["`tensor_split`", "-1"]),

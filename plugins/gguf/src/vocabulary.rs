@@ -99,15 +99,7 @@ mod tests {
 
     /// SmolLM2's vocabulary, or `None` when the model is not on this machine.
     fn tokenizer() -> Option<(Arc<LlamaModel>, Tokenizer)> {
-        let dir = std::env::var_os("PAJAMAS_TEST_MODELS").map_or_else(
-            || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/pajamas-host/models"),
-            PathBuf::from,
-        );
-        let path = dir.join("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
-        if !path.exists() {
-            println!("skipped: {} is not there, `cargo xtask models` fetches it", path.display());
-            return None;
-        }
+        let path = pajamas_test_models::model("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")?;
         let llama = LlamaBackend::init().unwrap();
         let params = LlamaModelParams::default().with_vocab_only(true);
         let model = LlamaModel::load_from_file(&llama, path, &params).unwrap();

@@ -5,16 +5,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use pajamas_conformance::{Subject, library_of_this_test};
-use pajamas_generation_tests::support::model_path;
 use pajamas_plugin_api::manifest::ManifestError;
+use pajamas_test_models::model;
 
 fn main() -> ExitCode {
     pajamas_conformance::main(|| {
         let subject = Subject::read(Path::new(env!("CARGO_MANIFEST_DIR")))?
             .with_library(library_of_this_test("pajamas_gguf"))
             .with_option("context", 512);
-        Ok::<_, ManifestError>(match model_path("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf") {
-            Some(model) => subject.with_model(model),
+        Ok::<_, ManifestError>(match model("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf") {
+            Some(path) => subject.with_model(path),
             None => subject,
         })
     })

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mlx_rs::transforms::eval;
 use pajamas_generation::{
-    Counters, EmbedRunner, EmbedSetup, EmbedSizes, EmbedTexts, Embedder, Engine, Sizes, TEXT_BYTES_MAX,
-    Tokenizer, Vocabulary,
+    Counters, EmbedRunner, EmbedSetup, EmbedSizes, EmbedTexts, Embedder, Engine, Sizes, Tokenizer, Vocabulary,
 };
 use pajamas_plugin_api::{
     Error, ErrorKind, Flow, Job, LoadSpec, Model, ModelInfo, ModelStats, Progress, Request, Task,
@@ -165,15 +164,12 @@ fn read_network(checkpoint: &Checkpoint, float32: bool, progress: &Progress) -> 
 struct WholeTexts(Arc<Tokenizer>);
 
 impl EmbedTexts for WholeTexts {
-    fn whole(&self, text: &str) -> Result<Vec<i32>, Error> {
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(Error::invalid(format!("the text is longer than {TEXT_BYTES_MAX} bytes")));
-        }
+    fn whole(&self, text: &str) -> Vec<i32> {
         let vocabulary = self.0.vocabulary();
         let mut tokens: Vec<i32> = vocabulary.begin().into_iter().collect();
         vocabulary.encode(text, &mut tokens);
         tokens.extend(vocabulary.end());
-        Ok(tokens)
+        tokens
     }
 
     fn pairs(&self, _: &Request, _: usize) -> Result<Vec<Vec<i32>>, Error> {

@@ -1,6 +1,6 @@
 //! The options of a model, as written in `model.toml` or given at load.
 
-use pajamas_plugin_api::Error;
+use pajamas_plugin_api::{Error, options};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -91,34 +91,22 @@ impl Options {
     ///
     /// # Errors
     /// A field is unknown, of the wrong type or out of range; the message names it.
-    pub fn parse(options: &Map<String, Value>) -> Result<Self, Error> {
-        let value = Value::Object(options.clone());
-        let options: Self = serde_path_to_error::deserialize(value).map_err(|error| {
-            let field = error.path().to_string();
-            let reason = error.into_inner();
-            Error::invalid(if field == "." {
-                format!("options: {reason}")
-            } else {
-                format!("option `{field}`: {reason}")
-            })
-        })?;
-        let ranges = [
-            ("slots", options.slots, SLOTS_MAX),
-            ("batch", options.batch, 1 << 16),
-            ("queue", options.queue.max(1), 1 << 20),
-            ("context", options.context.unwrap_or(1), 1 << 24),
-            ("prefill_chunk", options.prefill_chunk.unwrap_or(1), 1 << 16),
-        ];
-        match ranges.into_iter().find(|(_, value, max)| *value == 0 || value > max) {
-            Some((name, value, max)) => {
-                Err(Error::invalid(format!("option `{name}` is {value}, expected 1 to {max}")))
-            }
-            None if options.batch < options.slots => Err(Error::invalid(format!(
+    pub fn parse(map: &Map<String, Value>) -> Result<Self, Error> {
+        let options: Self = options::parse(map)?;
+        options::check_ranges([
+            ("slots", Some(options.slots), 1..=SLOTS_MAX),
+            ("batch", Some(options.batch), 1..=1 << 16),
+            ("queue", Some(options.queue), 0..=1 << 20),
+            ("context", options.context, 1..=1 << 24),
+            ("prefill_chunk", options.prefill_chunk, 1..=1 << 16),
+        ])?;
+        if options.batch < options.slots {
+            return Err(Error::invalid(format!(
                 "option `batch` is {}, expected at least `slots`, which is {}",
                 options.batch, options.slots
-            ))),
-            None => Ok(options),
+            )));
         }
+        Ok(options)
     }
 
     /// The longest sequence of a model that was trained for `trained` tokens.

@@ -169,7 +169,7 @@ fn the_perplexity_of_a_text_is_that_of_mlx_lm() {
     let text = recorded["text"].as_str().unwrap();
     let mut found = Vec::new();
     for name in ["smollm2-mlx", "smollm2-mlx-4bit"] {
-        let Some(folder) = pajamas_generation_tests::support::model_path(name) else { return };
+        let Some(folder) = pajamas_test_models::model(name) else { return };
         let checkpoint = Checkpoint::open(&folder).unwrap();
         let vocabulary = MlxVocabulary::open(&folder, 49_152, &checkpoint).unwrap();
         let mut tokens = Vec::new();

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use pajamas_generation_tests::support::{fail, generate, greedy, model_path, no_progress, run};
+use pajamas_generation_tests::support::{fail, generate, greedy, no_progress, run};
 use pajamas_mlx::{MlxBackend, MlxModel};
 use pajamas_plugin_api::{Backend, ErrorKind, LoadSpec, Model, Params, Part, Request, Task};
+use pajamas_test_models::model;
 use serde_json::{Value, json};
 
 /// SmolLM2-135M-Instruct in half precision, and in 4 bits.
@@ -13,7 +14,7 @@ const WHOLE: &str = "smollm2-mlx";
 const PACKED: &str = "smollm2-mlx-4bit";
 
 fn load(name: &str, options: Value) -> Option<MlxModel> {
-    let path = model_path(name)?;
+    let path = model(name)?;
     let backend = MlxBackend::init(Path::new(".")).unwrap();
     let spec = LoadSpec { path, options: options.as_object().unwrap().clone(), cache_dir: None };
     Some(backend.load(&spec, &no_progress()).unwrap())
@@ -106,7 +107,7 @@ fn packed_and_half_precision_weights_are_computed_as_stored_when_asked() {
 
 #[test]
 fn a_folder_that_is_no_checkpoint_is_refused_with_the_file_that_is_wrong() {
-    let Some(source) = model_path(PACKED) else { return };
+    let Some(source) = model(PACKED) else { return };
     let backend = MlxBackend::init(Path::new(".")).unwrap();
     let files = ["config.json", "tokenizer.json", "model.safetensors"];
     for (changed, bytes, expected) in [

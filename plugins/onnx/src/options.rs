@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pajamas_plugin_api::Error;
+use pajamas_plugin_api::{Error, options};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -87,36 +87,20 @@ impl Options {
     /// # Errors
     /// An option has a wrong type or is out of range; the message names it and what is allowed.
     pub fn parse(map: &Map<String, Value>) -> Result<Self, Error> {
-        let options = Self::deserialize(Value::Object(map.clone())).map_err(|error| {
-            // serde does not say which field had the wrong value, so each is tried alone.
-            let culprit = map.iter().find(|(key, value)| {
-                let single = Map::from_iter([((*key).clone(), (*value).clone())]);
-                Self::deserialize(Value::Object(single)).is_err()
-            });
-            match culprit {
-                Some((name, _)) => Error::invalid(format!("option `{name}`: {error}")),
-                None => Error::invalid(format!("options: {error}")),
-            }
-        })?;
+        let options: Self = options::parse(map)?;
         options.check()?;
         Ok(options)
     }
 
     fn check(&self) -> Result<(), Error> {
-        let ranges = [
-            ("threads", self.threads.unwrap_or(1), 1, 1024),
-            ("inter_threads", self.inter_threads, 1, 1024),
-            ("batch_max", self.batch_max.unwrap_or(1), 1, 4096),
-            ("batch_delay_us", self.batch_delay_us, 0, 1_000_000),
-            ("slots", self.slots, 1, 1024),
-            ("queue", self.queue, 0, 1024),
-        ];
-        for (name, value, min, max) in ranges {
-            if !(min..=max).contains(&value) {
-                return Err(Error::invalid(format!("option `{name}` is {value}, expected {min} to {max}")));
-            }
-        }
-        Ok(())
+        options::check_ranges([
+            ("threads", self.threads, 1..=1024),
+            ("inter_threads", Some(self.inter_threads), 1..=1024),
+            ("batch_max", self.batch_max, 1..=4096),
+            ("batch_delay_us", Some(self.batch_delay_us), 0..=1_000_000),
+            ("slots", Some(self.slots), 1..=1024),
+            ("queue", Some(self.queue), 0..=1024),
+        ])
     }
 
     /// The threads of one run.

@@ -2,12 +2,13 @@
 //! put ONNX Runtime into the plugin's folder, or `cargo xtask models` has not fetched the model.
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use pajamas_conformance::{Subject, library_of_this_test};
 use pajamas_onnx::Library;
 use pajamas_plugin_api::manifest::ManifestError;
+use pajamas_test_models::model;
 
 fn main() -> ExitCode {
     let plugin_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -20,15 +21,9 @@ fn main() -> ExitCode {
         let subject = Subject::read(plugin_dir)?
             .with_library(library_of_this_test("pajamas_onnx"))
             .with_option("threads", 2);
-        let model = models_dir().join("nudenet/320n.onnx");
-        Ok::<_, ManifestError>(if model.exists() { subject.with_model(model) } else { subject })
+        Ok::<_, ManifestError>(match model("nudenet/320n.onnx") {
+            Some(path) => subject.with_model(path),
+            None => subject,
+        })
     })
-}
-
-fn models_dir() -> PathBuf {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-    std::env::var_os("PAJAMAS_TEST_MODELS").map_or_else(
-        || std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("pajamas-host/models"),
-        PathBuf::from,
-    )
 }

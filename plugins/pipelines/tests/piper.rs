@@ -200,23 +200,12 @@ fn say(pipeline: &impl Pipeline, text: &str, speed: f32) -> Vec<Vec<f32>> {
     std::mem::take(&mut recorder.0.lock().unwrap())
 }
 
-fn voice_file() -> Option<PathBuf> {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-    let models = std::env::var_os("PAJAMAS_TEST_MODELS").map_or_else(
-        || std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("pajamas-host/models"),
-        PathBuf::from,
-    );
-    let file = models.join("piper-joe/en_US-joe-medium.onnx");
-    let is_there = file.is_file();
-    if !is_there {
-        eprintln!("skipped: {} is not there: cargo xtask models piper-joe", file.display());
-    }
-    is_there.then_some(file)
-}
-
 #[test]
 fn sound_is_that_of_pipers_own_python() {
-    let (Some(file), Some(_)) = (voice_file(), espeak()) else { return };
+    let (Some(file), Some(_)) = (pajamas_test_models::model("piper-joe/en_US-joe-medium.onnx"), espeak())
+    else {
+        return;
+    };
     let Some(networks) = OrtNetworks::from_environment() else { return };
     let options = json!({ "noise_scale": 0, "noise_w": 0, "sentence_silence_ms": 0 });
     let networks = RecordedNetworks::new(networks);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pajamas_plugin_api::Error;
+use pajamas_plugin_api::{Error, options};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -35,12 +35,7 @@ impl Options {
     /// # Errors
     /// An option is unknown or has a wrong type; the message names it and what is allowed.
     pub(crate) fn parse(map: &Map<String, Value>) -> Result<Self, Error> {
-        serde_path_to_error::deserialize(Value::Object(map.clone())).map_err(|error| {
-            match error.path().to_string() {
-                path if path == "." => Error::invalid(format!("options: {}", error.into_inner())),
-                path => Error::invalid(format!("option `{path}`: {}", error.into_inner())),
-            }
-        })
+        options::parse(map)
     }
 }
 

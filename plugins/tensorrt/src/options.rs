@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pajamas_plugin_api::Error;
+use pajamas_plugin_api::{Error, options};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -83,38 +83,23 @@ impl Options {
     /// # Errors
     /// An option has a wrong type or is out of range; the message names it and what is allowed.
     pub fn parse(map: &Map<String, Value>) -> Result<Self, Error> {
-        let options = Self::deserialize(Value::Object(map.clone())).map_err(|error| {
-            // serde does not say which field had the wrong value, so each is tried alone.
-            let culprit = map.iter().find(|(key, value)| {
-                let single = Map::from_iter([((*key).clone(), (*value).clone())]);
-                Self::deserialize(Value::Object(single)).is_err()
-            });
-            match culprit {
-                Some((name, _)) => Error::invalid(format!("option `{name}`: {error}")),
-                None => Error::invalid(format!("options: {error}")),
-            }
-        })?;
+        let options: Self = options::parse(map)?;
         options.check()?;
         Ok(options)
     }
 
     fn check(&self) -> Result<(), Error> {
-        let ranges = [
-            ("device", self.device, 0, 255),
-            ("batch_max", self.batch_max, 1, BATCH_MAX),
-            ("batch_delay_us", self.batch_delay_us, 0, 1_000_000),
-            ("streams", self.streams, 1, 16),
-            ("optimization_level", self.optimization_level.unwrap_or(0), 0, 5),
-            ("workspace_max_mb", self.workspace_max_mb.unwrap_or(1), 1, 1 << 20),
-            ("cache_max_mb", self.cache_max_mb, 0, 1 << 20),
-            ("slots", self.slots, 1, 1024),
-            ("queue", self.queue, 0, 1024),
-        ];
-        for (name, value, min, max) in ranges {
-            if !(min..=max).contains(&value) {
-                return Err(Error::invalid(format!("option `{name}` is {value}, expected {min} to {max}")));
-            }
-        }
+        options::check_ranges([
+            ("device", Some(self.device), 0..=255),
+            ("batch_max", Some(self.batch_max), 1..=BATCH_MAX),
+            ("batch_delay_us", Some(self.batch_delay_us), 0..=1_000_000),
+            ("streams", Some(self.streams), 1..=16),
+            ("optimization_level", self.optimization_level, 0..=5),
+            ("workspace_max_mb", self.workspace_max_mb, 1..=1 << 20),
+            ("cache_max_mb", Some(self.cache_max_mb), 0..=1 << 20),
+            ("slots", Some(self.slots), 1..=1024),
+            ("queue", Some(self.queue), 0..=1024),
+        ])?;
         if self.cuda_graphs && cfg!(feature = "enterprise") {
             return Err(Error::invalid(
                 "option `cuda_graphs`: only TensorRT-RTX records them by itself; leave it out",
@@ -188,10 +173,10 @@ mod tests {
             (serde_json::json!({"streams": "many"}), vec!["`streams`", "u32"]),
             (serde_json::json!({"optimization_level": 6}), vec!["`optimization_level`", "0 to 5"]),
             (serde_json::json!({"cuda_graphs": 1}), vec!["`cuda_graphs`", "boolean"]),
-            (serde_json::json!({"profiles": {"x": {"min": [1]}}}), vec!["`profiles`", "`max`"]),
+            (serde_json::json!({"profiles": {"x": {"min": [1]}}}), vec!["`profiles.x`", "`max`"]),
             (
                 serde_json::json!({"profiles": {"x": {"min": [1], "max": [2], "top": 1}}}),
-                vec!["`profiles`", "`top`"],
+                vec!["`profiles.x.top`", "`max`"],
             ),
             (serde_json::json!({"slots": 0}), vec!["`slots`"]),
         ];

@@ -1,6 +1,5 @@
 //! Makes requests and collects the events of jobs.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,22 +8,6 @@ use pajamas_plugin_api::{
     Task, Usage,
 };
 use parking_lot::{Condvar, Mutex};
-
-/// The path of a test model, or `None`, said loudly, when it is not there. The folder is `PAJAMAS_TEST_MODELS`, or
-/// where `cargo xtask models` puts them.
-#[must_use]
-pub fn model_path(name: &str) -> Option<PathBuf> {
-    let dir = std::env::var_os("PAJAMAS_TEST_MODELS").map(PathBuf::from).unwrap_or_else(|| {
-        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-        std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("pajamas-host/models")
-    });
-    let path = dir.join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there, `cargo xtask models` fetches it", path.display());
-        return None;
-    }
-    Some(path)
-}
 
 /// A question in SmolLM2's chat format, with the user's text untrusted.
 #[must_use]

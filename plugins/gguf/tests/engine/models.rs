@@ -1,9 +1,10 @@
 //! Everything around generation: loading, inspecting, tokenising and embedding.
 
 use crate::made::{self, Weights};
-use pajamas_generation_tests::support::{fail, generate, greedy, model_path, run};
+use pajamas_generation_tests::support::{fail, generate, greedy, run};
 use pajamas_gguf::GgufModel;
 use pajamas_plugin_api::{Backend, ErrorKind, Model, Params, Part, Request, Task};
+use pajamas_test_models::model;
 use serde_json::json;
 
 use crate::support::{MINILM, SMOLLM2, backend, load, try_load};
@@ -76,7 +77,7 @@ fn a_generative_model_embeds_too() {
 
 #[test]
 fn inspecting_tells_what_the_file_says() {
-    let (Some(chat), Some(embedding)) = (model_path(SMOLLM2), model_path(MINILM)) else { return };
+    let (Some(chat), Some(embedding)) = (model(SMOLLM2), model(MINILM)) else { return };
     let info = backend().inspect(&chat).unwrap();
     assert_eq!((info.format.as_str(), info.architecture.as_str()), ("gguf", "llama"));
     assert_eq!(info.quantization.as_deref(), Some("Q4_1"));
@@ -97,7 +98,7 @@ fn inspecting_tells_what_the_file_says() {
 
 #[test]
 fn files_and_options_that_cannot_work_are_refused_with_the_reason() {
-    let Some(path) = model_path(SMOLLM2) else { return };
+    let Some(path) = model(SMOLLM2) else { return };
     let dir = std::env::temp_dir().join(format!("pajamas-gguf-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let whole = std::fs::read(&path).unwrap();
@@ -136,7 +137,7 @@ fn files_and_options_that_cannot_work_are_refused_with_the_reason() {
 
 #[test]
 fn damaged_headers_never_end_the_process() {
-    let Some(path) = model_path(SMOLLM2) else { return };
+    let Some(path) = model(SMOLLM2) else { return };
     let whole = std::fs::read(&path).unwrap();
     let file = std::env::temp_dir().join(format!("pajamas-gguf-damaged-{}.gguf", std::process::id()));
     // A fixed sequence of positions in the first part of the header, where lengths and types are.
@@ -193,7 +194,7 @@ fn tokens_around_a_text_are_added_when_asked_for() {
 
 #[test]
 fn pooling_by_rank_needs_a_classifier() {
-    let Some(path) = model_path(MINILM) else { return };
+    let Some(path) = model(MINILM) else { return };
     let error = try_load(path.clone(), json!({"pooling": "rank"})).unwrap_err();
     assert!(error.kind() == ErrorKind::Invalid && error.message().contains("`pooling`"), "{error}");
     let model = try_load(path, json!({"pooling": "cls"})).unwrap();
@@ -206,7 +207,7 @@ fn pooling_by_rank_needs_a_classifier() {
 #[test]
 fn a_reranking_model_scores_each_document_with_the_query() {
     const LENGTH: usize = 384;
-    let Some(path) = model_path(MINILM) else { return };
+    let Some(path) = model(MINILM) else { return };
     let dir = tempfile::tempdir().unwrap();
     let dense: Vec<f32> =
         (0..LENGTH * LENGTH).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.5).map(|x| x / 8.0).collect();
@@ -266,7 +267,7 @@ fn a_reranking_model_scores_each_document_with_the_query() {
 
 #[test]
 fn an_adapter_changes_what_the_model_says() {
-    let Some(path) = model_path(SMOLLM2) else { return };
+    let Some(path) = model(SMOLLM2) else { return };
     let dir = tempfile::tempdir().unwrap();
     let pair = |rows: u64| {
         let fill = |name: &str, dims: [u64; 2]| Weights {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pajamas_generation_tests::support::{model_path, no_progress};
+use pajamas_generation_tests::support::no_progress;
 use pajamas_gguf::{GgufBackend, GgufModel};
 use pajamas_plugin_api::{Backend, Error, LoadSpec, Model};
 
@@ -25,7 +25,7 @@ pub(crate) fn try_load(path: PathBuf, options: serde_json::Value) -> Result<Gguf
 
 /// Loads a test model, or `None` when it is not there.
 pub(crate) fn load(name: &str, options: serde_json::Value) -> Option<GgufModel> {
-    Some(try_load(model_path(name)?, options).unwrap())
+    Some(try_load(pajamas_test_models::model(name)?, options).unwrap())
 }
 
 /// The chat model for the tests that any engine passes.

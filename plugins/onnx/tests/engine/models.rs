@@ -8,7 +8,9 @@ use pajamas_pipelines::{BatchCounts, BatchLimits, Batcher, PipelineModel, Tensor
 use pajamas_plugin_api::{Backend, Error, ErrorKind, Event, EventSink, Flow, LoadSpec, Model, Progress};
 
 use crate::onnx_writer::{bytes, int, tensor_info};
-use crate::support::{floats, library, model, node, open, options, value};
+use pajamas_test_models::model;
+
+use crate::support::{floats, library, node, open, options, value};
 
 /// A picture that is different for each seed.
 fn picture(seed: usize) -> Vec<f32> {

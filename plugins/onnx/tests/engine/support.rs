@@ -20,21 +20,6 @@ pub(crate) fn library() -> Option<&'static Library> {
     Some(Library::load(&path).unwrap())
 }
 
-/// A model of `cargo xtask models`, or `None`, said aloud, where it is not there.
-pub(crate) fn model(name: &str) -> Option<PathBuf> {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-    let models = std::env::var_os("PAJAMAS_TEST_MODELS").map_or_else(
-        || std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("pajamas-host/models"),
-        PathBuf::from,
-    );
-    let path = models.join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there; `cargo xtask models` fetches it", path.display());
-        return None;
-    }
-    Some(path)
-}
-
 /// Two threads, and otherwise what is not said.
 pub(crate) fn options() -> Options {
     Options { threads: Some(2), ..Options::default() }

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::ort::OrtNetworks;
-use crate::support::{ask, assert_close, info, model, object};
+use pajamas_test_models::model;
+
+use crate::support::{ask, assert_close, info, object};
 
 #[derive(Deserialize)]
 struct Case {

@@ -104,21 +104,6 @@ pub(crate) fn plain(width: u32, height: u32, colour: [u8; 3]) -> Part {
     Part::Rgb8 { width, height, data: colour.repeat((width * height) as usize) }
 }
 
-/// The file or folder of a test model, or `None`, said loudly. The folder is `PAJAMAS_TEST_MODELS`, or where
-/// `cargo xtask models` puts them.
-pub(crate) fn model(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("PAJAMAS_TEST_MODELS").map(PathBuf::from).unwrap_or_else(|| {
-        let home = std::env::var_os("HOME").unwrap_or_default();
-        Path::new(&home).join(".cache/pajamas-host/models")
-    });
-    let path = folder.join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {} is not there; `cargo xtask models` fetches it", path.display());
-    None
-}
-
 /// Fails unless the numbers are as close as said.
 pub(crate) fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}: {found:?} {expected:?}");

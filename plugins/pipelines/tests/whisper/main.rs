@@ -43,29 +43,15 @@ fn reference() -> Reference {
     serde_json::from_str(include_str!("../../testdata/whisper_two_cities.json")).unwrap()
 }
 
-/// A file of the test models, or `None`, said loudly, when it is not there.
-fn model_path(name: &str) -> Option<PathBuf> {
-    let dir = std::env::var_os("PAJAMAS_TEST_MODELS").map(PathBuf::from).unwrap_or_else(|| {
-        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-        std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("pajamas-host/models")
-    });
-    let path = dir.join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there, `cargo xtask models` fetches it", path.display());
-        return None;
-    }
-    Some(path)
-}
-
 fn open(options: Value) -> Option<Result<WhisperPipeline<OrtNetwork>, Error>> {
-    let (folder, networks) = (model_path(MODEL)?, OrtNetworks::from_environment()?);
+    let (folder, networks) = (model(MODEL)?, OrtNetworks::from_environment()?);
     Some(whisper::open(&folder, options.as_object().unwrap(), networks))
 }
 
 /// Mono sound at 16 kHz from a WAV file of 16 bits at 48 kHz: every third sample behind a low pass of 7.5 kHz.
 fn sound() -> Option<Vec<f32>> {
     const TAPS: isize = 48;
-    let file = std::fs::read(model_path(SOUND)?).unwrap();
+    let file = std::fs::read(model(SOUND)?).unwrap();
     let data = file.windows(4).position(|word| word == b"data").unwrap() + 8;
     assert_eq!(&file[22..28], [1, 0, 0x80, 0xBB, 0, 0], "mono at 48 kHz");
     let samples: Vec<f64> =

@@ -10,7 +10,9 @@ use pajamas_tensorrt::{BuildRequest, EngineCache, EngineKey, Plan, build_engine}
 use serde_json::json;
 
 use crate::onnx_writer::{bytes, model as onnx, tensor_info, weights};
-use crate::support::{Written, attribute, library, model, node, options, request, silent};
+use pajamas_test_models::model;
+
+use crate::support::{Written, attribute, library, node, options, request, silent};
 
 /// A file with this content; the folder must outlive it.
 fn file(folder: &tempfile::TempDir, content: &[u8]) -> PathBuf {

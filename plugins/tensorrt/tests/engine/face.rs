@@ -8,7 +8,9 @@ use pajamas_plugin_api::{Backend, Error, ErrorKind, LoadSpec, Task};
 use pajamas_tensorrt::TensorRtBackend;
 use serde_json::json;
 
-use crate::support::{model, plugin_dir, silent};
+use pajamas_test_models::model;
+
+use crate::support::{plugin_dir, silent};
 
 fn backend() -> TensorRtBackend {
     TensorRtBackend::init(plugin_dir()).unwrap()

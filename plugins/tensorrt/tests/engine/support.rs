@@ -28,21 +28,6 @@ pub(crate) fn library() -> Option<&'static Library> {
     }
 }
 
-/// A model of `cargo xtask models`, or `None`, said aloud, where it is not there.
-pub(crate) fn model(name: &str) -> Option<PathBuf> {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-    let models = std::env::var_os("PAJAMAS_TEST_MODELS").map_or_else(
-        || std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("pajamas-host/models"),
-        PathBuf::from,
-    );
-    let path = models.join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there; `cargo xtask models` fetches it", path.display());
-        return None;
-    }
-    Some(path)
-}
-
 /// A request for an engine for all GPUs, with the usual dimensions.
 pub(crate) fn request<'a>(file: &'a Path, options: &Options) -> BuildRequest<'a> {
     let header = OnnxFile::open(file).unwrap();
