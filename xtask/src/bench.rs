@@ -39,6 +39,15 @@ const RIVALS: &[Package] = &[
 const MODALITIES: &[&str] =
     &["nudenet", "piper-joe", "samples", "whisper-tiny-en", "whisper-tiny-en-int8", "whisper-tiny-en-ct2"];
 
+/// What the script of [`mlx`] compares with: the library that the plugin is built against, and the program over it.
+const MLX_RIVAL: &[Package] = &[
+    Package { name: "mlx", version: "0.32.2" },
+    Package { name: "mlx-cpu", version: "0.32.2" },
+    Package { name: "mlx-lm", version: "0.32.2" },
+];
+/// The model of that script.
+const MLX_MODELS: &[&str] = &["smollm2-mlx"];
+
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// A llama-server to compare with, best of the same llama.cpp; without it only the host is measured
@@ -68,7 +77,24 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     round_trip(&built, &client)?;
     generate(&built, &client, &models, args)?;
     live(&built, &client, &models)?;
-    modalities(workspace, &tools, &built, args)
+    modalities(workspace, &tools, &built, args)?;
+    mlx(workspace, &tools, &built, args)
+}
+
+/// Text with the plugin mlx, beside `mlx_lm` on the same checkpoint.
+fn mlx(workspace: &Workspace, tools: &Tools, built: &Built, args: &BenchArgs) -> Result<()> {
+    if !built.plugins.join("mlx/lib").is_dir() {
+        println!("skipped: the plugin mlx is not built on this platform");
+        return Ok(());
+    }
+    let models = models::ensure_named(workspace, tools, MLX_MODELS)?;
+    tools.venv().install(workspace, MLX_RIVAL)?;
+    let host = start_host(built, &built.plugins, &models, &[])?;
+    let script = workspace.root().join("tests/benches/python/mlx.py");
+    let mut python = Command::new(tools.venv().python());
+    python.arg(script).arg(format!("http://{}", host.address())).arg(&models);
+    process::run(python.arg(args.rounds.to_string()))?;
+    host.stop()
 }
 
 /// Pictures and sound, beside the Python libraries for the same models.

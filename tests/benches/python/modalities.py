@@ -6,20 +6,17 @@ order; the table shows medians. The host is asked over HTTP and decodes the file
 """
 
 import concurrent.futures
-import http.client
 import io
-import json
-import random
-import statistics
 import sys
 import time
-import urllib.parse
 import wave
 from pathlib import Path
 
+import contest
 import numpy as np
 import onnxruntime
 from faster_whisper import WhisperModel
+from contest import seconds
 from PIL import Image
 from piper import PiperVoice
 
@@ -30,30 +27,6 @@ TEXT = (
 PICTURES_AT_ONCE = 8
 # A whole number of batches.
 FRAMES = 5 * PICTURES_AT_ONCE
-
-
-class Host:
-    def __init__(self, url):
-        self.address = urllib.parse.urlsplit(url).netloc
-
-    def form(self, path, fields):
-        parts = []
-        for name, value in fields.items():
-            head = f'--border\r\nContent-Disposition: form-data; name="{name}"; filename="x"\r\n\r\n'
-            parts += [head.encode(), value, b"\r\n"]
-        body = b"".join([*parts, b"--border--\r\n"])
-        return self.send(path, body, "multipart/form-data; boundary=border")
-
-    def json(self, path, body):
-        return self.send(path, json.dumps(body).encode(), "application/json")
-
-    def send(self, path, body, kind):
-        connection = http.client.HTTPConnection(self.address)
-        connection.request("POST", path, body, {"Content-Type": kind})
-        response = connection.getresponse()
-        answer = response.read()
-        assert response.status == 200, answer
-        return answer
 
 
 class Detector:
@@ -97,12 +70,6 @@ def overlap(a, b):
     height = min(a[1] + a[3] / 2, b[1] + b[3] / 2) - max(a[1] - a[3] / 2, b[1] - b[3] / 2)
     both = max(width, 0) * max(height, 0)
     return both / (a[2] * a[3] + b[2] * b[3] - both)
-
-
-def seconds(work):
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def sound_seconds(file):
@@ -164,22 +131,8 @@ def contests(host, models, threads):
     yield "speak four sentences", "of real time", False, {"pajamas-host": host_speech, "piper-tts": rival_speech}
 
 
-def main():
+if __name__ == "__main__":
     if len(sys.argv) != 5:
         sys.exit(__doc__)
-    host, models, threads, rounds = Host(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    print("| what | unit | pajamas-host | rival | | ratio | goal |\n| --- | --- | --- | --- | --- | --- | --- |")
-    for name, unit, more_is_better, sides in contests(host, models, threads):
-        results = {side: [] for side in sides}
-        for side in sides.values():
-            side()  # warms up
-        for _ in range(rounds):
-            for side in random.sample(list(sides), len(sides)):
-                results[side].append(sides[side]())
-        (ours, rival) = (statistics.median(results[side]) for side in sides)
-        goal = "at least 1.0×" if more_is_better else "at most 1.0×"
-        print(f"| {name} | {unit} | {ours:.3g} | {rival:.3g} | {list(sides)[1]} | {ours / rival:.2f}× | {goal} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    URL, MODELS, THREADS, ROUNDS = sys.argv[1:]
+    contest.run(contests(contest.Host(URL), Path(MODELS), int(THREADS)), int(ROUNDS))
