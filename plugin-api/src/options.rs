@@ -1,5 +1,6 @@
 //! Reading the options of a model, so that a misspelt or wrong one is an error that names it and says what is allowed.
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use serde::de::DeserializeOwned;
@@ -35,8 +36,8 @@ pub fn parse_for<O: DeserializeOwned>(whose: &str, options: &Map<String, Value>)
 ///
 /// # Errors
 /// The first that does not, by its name.
-pub fn check_ranges<const N: usize>(
-    ranges: [(&str, Option<u32>, RangeInclusive<u32>); N],
+pub fn check_ranges<T: PartialOrd + Display, const N: usize>(
+    ranges: [(&str, Option<T>, RangeInclusive<T>); N],
 ) -> Result<(), Error> {
     for (name, value, allowed) in ranges {
         if let Some(value) = value.filter(|value| !allowed.contains(value)) {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pajamas_plugin_api::{Error, ErrorKind, Finish, Job, ModelInfo, Request, Task, Usage};
+use pajamas_plugin_api::{Error, ErrorKind, Finish, Job, ModelInfo, Request, Task, Usage, options};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -387,8 +387,6 @@ impl Common {
             .iter()
             .map(|(name, value)| (name.clone(), value.clone()))
             .partition(|(name, _)| matches!(name.as_str(), "pipeline" | "variant"));
-        let common = serde_path_to_error::deserialize(Value::Object(common))
-            .map_err(|error| Error::invalid(format!("option `{}`: {}", error.path(), error.inner())))?;
-        Ok((common, others))
+        Ok((options::parse(&common)?, others))
     }
 }

@@ -8,6 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use super::media::{transcribe, wav};
 use super::{check_error, component, put, says, start, table};
 use crate::harness::{Answer, Host, PATIENCE, Setup, resident_kb};
 
@@ -92,6 +93,69 @@ async fn faults_in_pictures_and_tensors_do_too() {
     let [detect, infer] = picture(&host).await;
     check_error(&detect, 400, "hook_rejected", &["refused by rogue"]);
     assert!(infer.status == 400 && infer.body.to_string().contains("refused by rogue"), "{infer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_in_sound_do_too() {
+    let host = Setup::echo().start();
+    let sound = wav(0.0, 1.0);
+    let table = [
+        ("loop", "processor time"),
+        ("recurse", "trapped"),
+        ("grow", "memory"),
+        ("trap", "trapped"),
+        ("panic", "trapped"),
+        ("bad_shape", "malformed"),
+        ("huge_output", "memory"),
+    ];
+    for (fault, part) in table {
+        order(&host, json!({"fault": fault}), "reject").await;
+        let refused = transcribe(&host, &sound).await;
+        assert_eq!(refused["error"]["code"], "hook_failed", "{fault}: {refused}");
+        let message = refused["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            message.starts_with("the hook rogue failed: ") && message.contains(part),
+            "{fault}: {message}"
+        );
+        order(&host, json!({"fault": fault}), "pass").await;
+        assert_eq!(transcribe(&host, &sound).await["text"], "Second 1.", "{fault}");
+    }
+    order(&host, json!({"fault": "reject"}), "reject").await;
+    let refused = transcribe(&host, &sound).await;
+    assert_eq!(refused["error"]["code"], "hook_rejected", "{refused}");
+    assert_eq!(refused["error"]["message"], "refused by rogue", "{refused}");
+}
+
+/// There may be 64 hooks and 1000 instances: fifteen requests with all hooks leave no place for one more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_a_place_for_its_instances_waits_and_is_refused() {
+    let tables: Vec<String> =
+        (0..64).map(|index| table(&format!("noop{index}"), "rogue", "routes = [\"busy\"]")).collect();
+    let host = Setup::echo()
+        .model("busy.echo", "")
+        .model("busy.toml", "[options]\ndelay_ms = 600_000\n")
+        .config(&tables.concat())
+        .start();
+    let mut waiting = Box::pin(join_all((0..15).map(|_| host.chat("busy", "one two"))));
+    tokio::select! {
+        _ = &mut waiting => panic!("a request that takes minutes has an answer"),
+        () = host.until_busy(15) => {}
+    }
+    let refused = tokio::select! {
+        _ = &mut waiting => panic!("a request that takes minutes has an answer"),
+        refused = host.chat("busy", "three") => refused,
+    };
+    check_error(&refused, 503, "hooks_busy", &["hooks"]);
+    // Who needs no hook is served.
+    host.expect_echo().await;
+    // Clients that go away give their places back.
+    drop(waiting);
+    host.until_busy(0).await;
+    let mut next = Box::pin(host.chat("busy", "three"));
+    tokio::select! {
+        answer = &mut next => panic!("a request that takes minutes has an answer: {answer:?}"),
+        () = host.until_busy(1) => {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pajamas_plugin_api::Error;
+use pajamas_plugin_api::{Error, options};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -43,30 +43,14 @@ impl Options {
     /// # Errors
     /// An option is unknown or has a wrong value; the message names it and what is allowed.
     pub(super) fn parse(map: &Map<String, Value>) -> Result<Self, Error> {
-        let options: Self =
-            serde_path_to_error::deserialize(Value::Object(map.clone())).map_err(|error| {
-                match error.path().to_string() {
-                    path if path == "." => Error::invalid(format!("options: {}", error.into_inner())),
-                    path => Error::invalid(format!("option `{path}`: {}", error.into_inner())),
-                }
-            })?;
-        let scales = [
+        let options: Self = options::parse(map)?;
+        options::check_ranges([
             ("noise_scale", options.noise_scale, 0.0..=2.0),
             ("noise_w", options.noise_w, 0.0..=2.0),
             ("length_scale", options.length_scale, 0.1..=10.0),
-        ];
-        for (name, value, range) in scales {
-            if let Some(value) = value.filter(|value| !range.contains(value)) {
-                let (min, max) = (range.start(), range.end());
-                return Err(Error::invalid(format!("option `{name}` is {value}, expected {min} to {max}")));
-            }
-        }
-        if options.sentence_silence_ms > SILENCE_MAX_MS {
-            let value = options.sentence_silence_ms;
-            return Err(Error::invalid(format!(
-                "option `sentence_silence_ms` is {value}, expected at most {SILENCE_MAX_MS}"
-            )));
-        }
+        ])?;
+        let silence_ms = Some(options.sentence_silence_ms);
+        options::check_ranges([("sentence_silence_ms", silence_ms, 0..=SILENCE_MAX_MS)])?;
         Ok(options)
     }
 }
@@ -84,7 +68,7 @@ mod tests {
             (r#"{"length_scale": 0}"#, "option `length_scale` is 0, expected 0.1 to 10"),
             (
                 r#"{"sentence_silence_ms": 60000}"#,
-                "option `sentence_silence_ms` is 60000, expected at most 10000",
+                "option `sentence_silence_ms` is 60000, expected 0 to 10000",
             ),
         ];
         for (options, expected) in cases {
