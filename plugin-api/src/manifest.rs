@@ -93,8 +93,8 @@ pub struct Target {
     pub os: Vec<String>,
     /// Architectures as in `std::env::consts::ARCH`: `x86_64`, `aarch64`.
     pub arch: Vec<String>,
-    /// Oldest version of the operating system.
-    pub os_min: Option<String>,
+    /// Oldest version of an operating system, by its name in `os`: `macos = "13.0"`.
+    pub os_min: BTreeMap<String, String>,
     /// Oldest glibc, such as `2.31`.
     pub glibc_min: Option<String>,
     /// CPU features as the Rust compiler names them: `avx2`, `fma`.
@@ -264,15 +264,11 @@ impl Manifest {
                 format!("has the path \"{}\", which leaves the plugin's folder", file.path.display());
             return Some(("files", problem));
         }
-        for (field, release) in
-            [("target.os_min", &self.target.os_min), ("target.glibc_min", &self.target.glibc_min)]
-        {
-            if let Some(release) = release.as_ref().filter(|release| !is_release(release)) {
-                return Some((
-                    field,
-                    format!("is \"{release}\": numbers with dots between are allowed, such as 2.31"),
-                ));
-            }
+        let systems = self.target.os_min.values().map(|release| ("target.os_min", release));
+        let glibc = self.target.glibc_min.iter().map(|release| ("target.glibc_min", release));
+        if let Some((field, release)) = systems.chain(glibc).find(|(_, release)| !is_release(release)) {
+            let problem = format!("is \"{release}\": numbers with dots between are allowed, such as 2.31");
+            return Some((field, problem));
         }
         if let Some(name) = self.environment.keys().find(|name| !self.may_set(name)) {
             let problem = format!(
@@ -376,6 +372,11 @@ mod tests {
             ("publisher = \"pajamas\"", "", "publisher"),
             ("license", "licence", "licence"),
             ("publisher = ", "target = { glibc_min = \"2.x\" }\npublisher = ", "field \"target.glibc_min\""),
+            (
+                "publisher = ",
+                "target = { os_min = { macos = \"new\" } }\npublisher = ",
+                "field \"target.os_min\"",
+            ),
             (
                 "publisher = ",
                 "accel = { api = \"cuda\", compute = [\"sm_90\"] }\npublisher = ",

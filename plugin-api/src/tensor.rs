@@ -34,6 +34,13 @@ pub enum Dtype {
     Bool,
 }
 
+/// As in JSON: `f32`, `bool`.
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        serde::Serialize::serialize(self, f)
+    }
+}
+
 impl Dtype {
     /// Bytes of one element.
     #[must_use]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::{Setup, real_model};
+use crate::harness::{Setup, built_plugins, fixture, real_model};
 
 #[test]
 fn wrong_use_gets_a_sentence_and_its_exit_code() {
@@ -24,6 +24,29 @@ fn wrong_use_gets_a_sentence_and_its_exit_code() {
         assert!(finished.stderr.contains(named), "{args:?}: {finished:?}");
         assert!(!finished.stderr.contains("panicked"), "{args:?}: {finished:?}");
     }
+}
+
+#[test]
+fn a_model_that_nothing_here_can_run_is_inspected_all_the_same() {
+    let manifest = std::fs::read_to_string(fixture("echo").join("plugin.toml")).expect("manifest");
+    let setup = Setup::echo().file("plugins/echo/plugin.toml", &(manifest + "\n[accel]\napi = \"metal\"\n"));
+    let inspected = setup.run(&["models", "inspect", "parrot", "--json"]);
+    assert_eq!(inspected.code, Some(0), "{inspected:?}");
+    let inspected: Value = serde_json::from_str(&inspected.stdout).expect("json");
+    assert_eq!(inspected["plugin"], "echo", "{inspected}");
+    let refused = setup.run(&["run", "parrot", "hello"]);
+    assert!(refused.stderr.contains("it needs an Apple GPU"), "{refused:?}");
+
+    // What is in an Apple package can be told on every system.
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins");
+    let Some(built) = built_plugins(&["coreml"]) else { return };
+    let package = plugins.join("coreml/testdata/classifier.mlpackage");
+    let inspected =
+        Setup::new().plugins(&built).run(&["models", "inspect", &package.to_string_lossy(), "--json"]);
+    assert_eq!(inspected.code, Some(0), "{inspected:?}");
+    let inspected: Value = serde_json::from_str(&inspected.stdout).expect("json");
+    assert_eq!(inspected["plugin"], "coreml", "{inspected}");
+    assert_eq!(inspected["info"]["tasks"][0], "classify", "{inspected}");
 }
 
 #[test]

@@ -45,16 +45,20 @@ fn profile_dir() -> PathBuf {
 
 /// The folder with this repository's built plugins, and the one of a real model; `None` where they were not made.
 pub fn real_model(name: &str) -> Option<(PathBuf, PathBuf)> {
+    Some((built_plugins(&["gguf", "onnx", "system-tts"])?, pajamas_test_models::model(name)?))
+}
+
+/// The folder with this repository's built plugins, if these are there.
+pub fn built_plugins(names: &[&str]) -> Option<PathBuf> {
     let plugins = from_env("PAJAMAS_TEST_PLUGINS")
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins"));
-    let model = pajamas_test_models::model(name)?;
-    let built = ["gguf", "onnx", "system-tts"].iter().all(|plugin| plugins.join(plugin).join("lib").is_dir());
-    if !built {
+    let missing = names.iter().find(|plugin| !plugins.join(plugin).join("lib").is_dir());
+    if let Some(plugin) = missing {
         // Loud on purpose: the run is not complete without it.
-        eprintln!("skipped: a plugin for the model {name} is missing (cargo xtask test makes it)");
+        eprintln!("skipped: the plugin {plugin} is missing (cargo xtask test makes it)");
         return None;
     }
-    Some((plugins, model))
+    Some(plugins)
 }
 
 /// Runs a script of `tests/e2e/python` against the host at `url`; it says when all of its checks passed.

@@ -2,7 +2,7 @@
 //!
 //! Everything is compiled in one profile and by one cargo call, so that llama.cpp, minutes of C++, is compiled once.
 
-use std::env::consts::DLL_SUFFIX;
+use std::env::consts::{DLL_SUFFIX, OS};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +28,7 @@ use artifacts::Artifacts;
 
 /// The plugins that build on this platform: the folder in `plugins/` and the package in it.
 const PLUGINS: &[Crate] = &[
+    Crate { name: "coreml", package: "pajamas-coreml", companions: &[], local_companions: &[] },
     Crate { name: "gguf", package: "pajamas-gguf", companions: &[], local_companions: &[] },
     Crate { name: "mlx", package: "pajamas-mlx", companions: &[mlx::place], local_companions: &[] },
     Crate {
@@ -47,6 +48,11 @@ const PLUGINS: &[Crate] = &[
 /// The plugins that build on this machine.
 fn plugins(tools: &Tools) -> impl Iterator<Item = &'static Crate> {
     PLUGINS.iter().filter(|plugin| plugin.name != "mlx" || tools.has_mlx())
+}
+
+/// Those of them that users of this platform get: on others than Apple's, CoreML's plugin only tells what is in a package.
+fn for_packages(tools: &Tools) -> impl Iterator<Item = &'static Crate> {
+    plugins(tools).filter(|plugin| plugin.name != "coreml" || OS == "macos")
 }
 
 /// The plugins that build on this platform but only where they are asked for by name: what they load at run time is large and
@@ -107,7 +113,7 @@ pub(crate) struct Built {
     pub(crate) host: PathBuf,
     /// The folder of the shipped plugins.
     pub(crate) plugins: PathBuf,
-    /// Names of the plugins that build on this machine, which are their folders' names too.
+    /// Names of the plugins that users of this platform get, which are their folders' names too.
     pub(crate) plugin_names: Vec<&'static str>,
     /// The folder of the fixture plugins, filled only when they were asked for.
     pub(crate) fixtures: PathBuf,
@@ -161,7 +167,7 @@ pub(crate) fn for_users(workspace: &Workspace, tools: &Tools) -> Result<Built> {
     let mut built = Built::new(workspace, tools, &artifacts)?;
     let sources = std::mem::replace(&mut built.plugins, built.fixtures.with_file_name("dist-plugins"));
     files::remove_folder(&built.plugins)?;
-    for plugin in plugins(tools) {
+    for plugin in for_packages(tools) {
         let (from, folder) = (sources.join(plugin.name), built.plugins.join(plugin.name));
         for file in [MANIFEST_FILE, "README.md"] {
             files::install(&from.join(file), &folder.join(file))?;
@@ -212,7 +218,7 @@ impl Built {
         Ok(Self {
             host: artifacts.program("pajamas-host")?,
             plugins: workspace.root().join("plugins"),
-            plugin_names: plugins(tools).map(|plugin| plugin.name).collect(),
+            plugin_names: for_packages(tools).map(|plugin| plugin.name).collect(),
             fixtures: artifacts::target_folder(tools)?.join("fixtures"),
         })
     }

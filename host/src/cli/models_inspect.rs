@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use pajamas_plugin_api::ModelInfo;
+use pajamas_plugin_api::{ModelInfo, TensorInfo};
 use serde_json::json;
 
 use super::print::{Printer, bytes, list};
@@ -64,10 +64,21 @@ fn print<W: Write>(printer: &mut Printer<W>, inspection: &Inspection<'_>, json: 
         ("embedding", number(info.embedding_length)),
         ("vocabulary", number(info.vocab_size)),
         ("chat template", info.chat_template.as_ref().map(|template| bytes(template.len() as u64))),
+        ("inputs", text(&tensors(&info.inputs))),
+        ("outputs", text(&tensors(&info.outputs))),
         ("labels", (!info.labels.is_empty()).then(|| info.labels.len().to_string())),
         ("memory", text(&estimates.join(", "))),
         ("says of itself", text(&metadata(info))),
     ])
+}
+
+/// `images f32 [1, 3, 640, 640], …`; a dimension that each request chooses is a question mark.
+fn tensors(tensors: &[TensorInfo]) -> String {
+    let side = |side: &i64| if *side < 0 { "?".to_owned() } else { side.to_string() };
+    let tensor = |TensorInfo { name, dtype, shape }: &TensorInfo| {
+        format!("{name} {dtype} [{}]", shape.iter().map(side).collect::<Vec<_>>().join(", "))
+    };
+    tensors.iter().map(tensor).collect::<Vec<_>>().join(", ")
 }
 
 /// What the file says about itself; long texts are cut here, and whole in JSON.
@@ -92,7 +103,7 @@ fn count(number: u64) -> String {
 mod tests {
     use std::time::SystemTime;
 
-    use pajamas_plugin_api::Task;
+    use pajamas_plugin_api::{Dtype, Task};
 
     use super::*;
 
@@ -120,6 +131,10 @@ mod tests {
             tasks: vec![Task::Generate],
             parameters: Some(134_515_008),
             context_length: Some(8192),
+            inputs: vec![
+                TensorInfo { name: "x".into(), dtype: Dtype::F32, shape: vec![-1, 3] },
+                TensorInfo { name: "n".into(), dtype: Dtype::I64, shape: vec![] },
+            ],
             ..ModelInfo::default()
         };
         let mut text = Vec::new();
@@ -135,6 +150,7 @@ architecture  llama
 tasks         generate
 parameters    134.5 M
 context       8192 tokens
+inputs        x f32 [?, 3], n i64 []
 ";
         assert_eq!(String::from_utf8(text).unwrap(), expected);
     }

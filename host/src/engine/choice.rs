@@ -85,14 +85,33 @@ impl Choice {
     /// # Errors
     /// None fits.
     pub(super) fn fitting(&self, spec: &ModelSpec) -> Result<Vec<Arc<PluginVersion>>, EngineError> {
-        let fitting: Vec<_> = self
+        self.passing(spec, |verdict| verdict.outcome.is_ok())
+    }
+
+    /// The plugins that can tell what is in the model's files, best first: those that fit, then those that only lack a
+    /// device here.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn inspecting(&self, spec: &ModelSpec) -> Result<Vec<Arc<PluginVersion>>, EngineError> {
+        self.passing(spec, |verdict| {
+            verdict.outcome.as_ref().err().is_none_or(|rejection| rejection.check >= Check::Device)
+        })
+    }
+
+    fn passing(
+        &self,
+        spec: &ModelSpec,
+        passes: impl Fn(&&Verdict) -> bool,
+    ) -> Result<Vec<Arc<PluginVersion>>, EngineError> {
+        let passing: Vec<_> = self
             .verdicts
             .iter()
-            .filter(|verdict| verdict.outcome.is_ok())
+            .filter(passes)
             .filter_map(|verdict| self.plugin(&verdict.plugin).cloned())
             .collect();
-        if !fitting.is_empty() {
-            return Ok(fitting);
+        if !passing.is_empty() {
+            return Ok(passing);
         }
         let reason = |verdict: &Verdict| {
             verdict

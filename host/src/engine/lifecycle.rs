@@ -123,7 +123,8 @@ impl ModelEntry {
         if is_known || !self.spec.options.is_empty() || shared.pool.has_load_options() {
             return;
         }
-        match inspect(shared, &self.spec).await {
+        let Ok(plugins) = choose(shared, &self.spec).await.fitting(&self.spec) else { return };
+        match ask(shared, &self.spec, plugins).await {
             Ok((_, info)) if info.estimated_bytes.is_empty() => {}
             Ok((_, info)) => *self.estimated_bytes.lock() = Some(info.estimated_bytes),
             // The load will tell what is wrong.
@@ -427,16 +428,29 @@ fn restrict(info: &ModelInfo, spec: &ModelSpec) -> ModelInfo {
     info
 }
 
-/// Metadata of a model that need not be in the catalog.
+/// Metadata of a model that need not be in the catalog, also of one that no device here can run.
 pub(super) async fn inspect(shared: &Shared, spec: &ModelSpec) -> Result<(String, ModelInfo), EngineError> {
+    let plugins = choose(shared, spec).await.inspecting(spec)?;
+    ask(shared, spec, plugins).await
+}
+
+/// The metadata from the first of the plugins that can tell.
+async fn ask(
+    shared: &Shared,
+    spec: &ModelSpec,
+    plugins: Vec<Arc<PluginVersion>>,
+) -> Result<(String, ModelInfo), EngineError> {
     let mut first_error = None;
-    for plugin in choose(shared, spec).await.fitting(spec)? {
-        let worker = plugin.worker().await.map_err(start_error)?;
-        match worker.inspect(&spec.path, shared.probe_timeout).await {
+    for plugin in plugins {
+        let answer = match plugin.worker().await {
+            Ok(worker) => worker.inspect(&spec.path, shared.probe_timeout).await.map_err(call_error),
+            Err(error) => Err(start_error(error)),
+        };
+        match answer {
             Ok(Some(info)) => return Ok((plugin.name().to_owned(), restrict(&info, spec))),
             Ok(None) => {}
             Err(error) => {
-                first_error.get_or_insert(call_error(error));
+                first_error.get_or_insert(error);
             }
         }
     }

@@ -87,7 +87,6 @@ pub(crate) fn last_token(vocab: &LlamaVocab<'_>) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
 
     use llama_cpp_2::llama_backend::LlamaBackend;
     use llama_cpp_2::model::params::LlamaModelParams;

@@ -63,7 +63,8 @@ fn target_problem(target: &Target, hardware: &Hardware) -> Option<String> {
         let (least, have) = (least.clone()?, have.clone()?);
         (!is_at_least(&have, &least)).then_some((least, have))
     };
-    if let Some((least, have)) = too_old(&target.os_min, &hardware.os_version) {
+    let os_min = target.os_min.get(&hardware.os).cloned();
+    if let Some((least, have)) = too_old(&os_min, &hardware.os_version) {
         return Some(format!("it needs {} {least} or newer, this is {have}", hardware.os));
     }
     if let Some((least, have)) = too_old(&target.glibc_min, &hardware.glibc) {

@@ -1,6 +1,5 @@
 //! Sending requests to a pipeline and keeping what it answers.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 

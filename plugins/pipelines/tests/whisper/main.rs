@@ -6,7 +6,6 @@
 #[path = "../ort/mod.rs"]
 mod ort;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +15,7 @@ use pajamas_pipelines::whisper::{self, WhisperPipeline};
 use pajamas_plugin_api::{
     Error, ErrorKind, Event, EventSink, Finish, Flow, Job, ModelInfo, Params, Part, Request, Task, Usage,
 };
+use pajamas_test_models::model;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
