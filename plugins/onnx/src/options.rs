@@ -168,7 +168,7 @@ mod tests {
             ),
             (
                 serde_json::json!({"execution_providers": ["gpu"]}),
-                vec!["`execution_providers`", "`cuda`", "`cpu`"],
+                vec!["`execution_providers[0]`", "`cuda`", "`cpu`"],
             ),
             (serde_json::json!({"spinning": 1}), vec!["`spinning`", "boolean"]),
         ];

@@ -4,7 +4,6 @@
 //! A plugin's test calls [`behaviours!`](crate::behaviours) with a function that loads SmolLM2-135M-Instruct with the
 //! options that it is given, or returns `None` after it has said loudly why it cannot.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
 pub mod behaviour;
 pub mod support;
