@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use pajamas_plugin_api::manifest::{MANIFEST_FILE, Manifest};
 
 use crate::espeak;
+use crate::executorch;
 use crate::files;
 use crate::mlx;
 use crate::onnxruntime;
@@ -29,6 +30,12 @@ use artifacts::Artifacts;
 /// The plugins that build on this platform: the folder in `plugins/` and the package in it.
 const PLUGINS: &[Crate] = &[
     Crate { name: "coreml", package: "pajamas-coreml", companions: &[], local_companions: &[] },
+    Crate {
+        name: "executorch",
+        package: "pajamas-executorch",
+        companions: &[executorch::place],
+        local_companions: &[],
+    },
     Crate { name: "gguf", package: "pajamas-gguf", companions: &[], local_companions: &[] },
     Crate { name: "mlx", package: "pajamas-mlx", companions: &[mlx::place], local_companions: &[] },
     Crate {

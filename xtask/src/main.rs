@@ -17,6 +17,7 @@ mod build;
 mod check_macos;
 mod dist;
 mod espeak;
+mod executorch;
 mod foreign_hooks;
 mod hooks;
 mod mlx;

@@ -44,6 +44,11 @@ impl Workspace {
         self.cache.join("mlx")
     }
 
+    /// The headers and libraries of ExecuTorch's wheel, and the shim that was compiled against them.
+    pub(crate) fn executorch(&self) -> PathBuf {
+        self.cache.join("executorch")
+    }
+
     /// The folder of espeak-ng's library and data.
     pub(crate) fn espeak(&self) -> PathBuf {
         self.cache.join("espeak-ng")

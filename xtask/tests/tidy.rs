@@ -23,6 +23,8 @@ const UNSAFE_FILES: &[&str] = &[
     "plugin-api/tests/properties.rs",
     // Apple's frameworks.
     "plugins/coreml/src/engine/apple",
+    // ExecuTorch's C++ runtime, behind a shim of C functions.
+    "plugins/executorch/src/ffi.rs",
     "plugins/gguf/src/ffi",
     // What wit-bindgen generates, between a hook and the host.
     "plugins/hooks/common/src/hook.rs",

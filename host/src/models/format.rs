@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// The formats that the host knows by extension. An MLX model is a folder with `config.json` and safetensors instead, and
-/// an ONNX or CoreML model may be a folder with `config.json` and the networks that belong together.
+/// an ONNX, CoreML or ExecuTorch model may be a folder with `config.json` and the networks that belong together.
 pub const FORMATS: &[(&str, &str)] = &[
     ("gguf", "gguf"),
     ("onnx", "onnx"),
@@ -46,21 +46,24 @@ pub(super) fn of_folder<'a>(path: &Path, files: impl Iterator<Item = &'a Path>) 
     if is_package(path) {
         return Some("coreml");
     }
-    let (mut has_config, mut has_weights, mut has_networks, mut has_packages) = (false, false, false, false);
+    let (mut has_config, mut has_weights, mut has_networks) = (false, false, false);
+    let (mut has_packages, mut has_programs) = (false, false);
     for file in files {
         has_config |= file.file_name().is_some_and(|name| name == CONFIG_FILE);
         let extension = extension(file);
         has_weights |= extension.as_deref() == Some("safetensors");
         has_networks |= extension.as_deref() == Some("onnx");
         has_packages |= is_package(file);
+        has_programs |= extension.as_deref() == Some("pte");
     }
-    match (has_networks, has_packages, has_weights) {
-        _ if !has_config => None,
-        (true, _, _) => Some("onnx"),
-        (false, true, _) => Some("coreml"),
-        (false, false, true) => Some("mlx"),
-        (false, false, false) => None,
-    }
+    let kinds = [
+        (has_networks, "onnx"),
+        (has_packages, "coreml"),
+        (has_programs, "executorch"),
+        // What networks were exported from lies beside them.
+        (has_weights, "mlx"),
+    ];
+    kinds.into_iter().find(|(is_there, _)| has_config && *is_there).map(|(_, format)| format)
 }
 
 /// One part of a GGUF model in several files: `base-00001-of-00003.gguf`.
@@ -124,10 +127,12 @@ mod tests {
 
     #[test]
     fn folders_are_told_by_extension_or_content() {
-        let cases: [(&str, &[&str], Option<&str>); 10] = [
+        let cases: [(&str, &[&str], Option<&str>); 12] = [
             ("a.mlpackage", &["Manifest.json"], Some("coreml")),
             ("a.mlmodelc", &[], Some("coreml")),
             ("clip", &["config.json", "text_model.mlpackage", "model.safetensors"], Some("coreml")),
+            ("bert", &["config.json", "model.pte", "model.safetensors"], Some("executorch")),
+            ("loose", &["model.pte"], None),
             ("both", &["text_model.mlpackage", "vision_model.mlpackage"], None),
             ("llama", &["config.json", "model-00001-of-00002.safetensors"], Some("mlx")),
             ("bert", &["config.json", "model.onnx"], Some("onnx")),
