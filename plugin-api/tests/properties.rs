@@ -108,6 +108,20 @@ proptest! {
     }
 
     #[test]
+    fn half_a_pointer_is_none(cut in 1..size_of::<PjEvent>() as u32) {
+        let text = TopLogprob { token: 1, logprob: 0.0, text: b"x" };
+        let token = Event::Token { token: 1, text: b"x", logprob: 0.0, top: &[text] };
+        let read = with_raw_event(&token, |raw| {
+            let mut raw = *raw;
+            raw.struct_size -= cut;
+            // SAFETY: all pointers come from an event that is whole.
+            unsafe { with_event(&raw const raw, |_| ()) }
+        });
+        // Its alternatives are the last but one pointer.
+        prop_assert_eq!(read.is_ok(), cut <= 8);
+    }
+
+    #[test]
     fn any_request_is_read_or_refused(
         memory in memory(),
         struct_size in 0..=size_of::<PjRequest>() as u32,

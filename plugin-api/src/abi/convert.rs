@@ -126,12 +126,18 @@ unsafe fn read_within<T: SizedStruct>(ptr: *const T, bytes_max: u32) -> Result<T
         return Err(Malformed::Truncated { what: T::NAME, found: declared, needed: T::REQUIRED });
     }
     let mut value = MaybeUninit::<T>::zeroed();
-    let readable = (declared as usize).min(size_of::<T>());
+    let readable = whole_fields::<T>((declared as usize).min(size_of::<T>()));
     // SAFETY: `readable` bytes are declared by the writer and fit into `value`; zeroed bytes are a valid `T`.
     unsafe {
         std::ptr::copy_nonoverlapping(ptr.cast::<u8>(), value.as_mut_ptr().cast::<u8>(), readable);
         Ok(value.assume_init())
     }
+}
+
+/// How many of so many bytes hold whole fields: half of a pointer must not be taken for one. Behind the required fields all
+/// others are as long as the struct's alignment, or a multiple of it.
+fn whole_fields<T: SizedStruct>(bytes: usize) -> usize {
+    (bytes - bytes % align_of::<T>()).max(T::REQUIRED)
 }
 
 impl PjStr {
