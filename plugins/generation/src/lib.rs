@@ -4,8 +4,12 @@
 //! An engine implements [`LmRunner`] for the computation and [`Vocabulary`] for the model's tokens; an [`Engine`] turns
 //! jobs of `generate` and `tokenize` into steps of the one, with the words of the other. An [`Embedder`] does the same
 //! for `embed` and `rerank`, over an [`EmbedRunner`].
+//!
+//! With the feature `checkpoint`, [`checkpoint`] reads vocabularies and templates as `transformers` writes them.
 
 mod cache;
+#[cfg(feature = "checkpoint")]
+pub mod checkpoint;
 mod counters;
 mod embed;
 mod engine;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pajamas_generation::checkpoint::Ids;
 use pajamas_plugin_api::Error;
 use serde::Deserialize;
 
@@ -93,27 +94,6 @@ pub(crate) struct Quantization {
     pub bits: i32,
 }
 
-/// Token ids: a file has none, one, or a list.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Ids {
-    #[default]
-    None,
-    One(u32),
-    Many(Vec<u32>),
-}
-
-impl Ids {
-    /// The ids as a list.
-    pub(crate) fn list(&self) -> Vec<u32> {
-        match self {
-            Self::None => Vec::new(),
-            Self::One(id) => vec![*id],
-            Self::Many(ids) => ids.clone(),
-        }
-    }
-}
-
 /// A network's shape, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -147,7 +127,7 @@ pub(crate) struct Config {
     pub logits_cap: Option<f32>,
     /// The embedding matrix is also the output matrix. Gemma does not say: it is where no other one is stored.
     pub tied: Option<bool>,
-    pub eos: Vec<u32>,
+    pub eos: Ids,
     quantization: Option<QuantizationFile>,
 }
 
@@ -204,7 +184,7 @@ impl Config {
             attention_cap: if caps { file.attn_logit_softcapping.or(Some(50.0)) } else { None },
             logits_cap: if caps { file.final_logit_softcapping.or(Some(30.0)) } else { None },
             tied,
-            eos: file.eos_token_id.list(),
+            eos: file.eos_token_id,
             quantization: quantization(file.quantization)?,
             model_type: file.model_type,
         })

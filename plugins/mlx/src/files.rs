@@ -5,15 +5,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use pajamas_generation::checkpoint::{TextFiles, read_text};
 use pajamas_plugin_api::{Error, ErrorKind};
 use safetensors::tensor::Metadata;
-use serde::Deserialize;
-use serde_json::Value;
 
-use crate::config::{Config, Ids};
+use crate::config::Config;
 
-/// Largest file of metadata or tokens; a larger one is refused.
-const TEXT_BYTES_MAX: u64 = 256 << 20;
 /// Largest header of weights: the limit of the format's own library.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// Most files of weights.
@@ -30,11 +27,8 @@ pub(crate) struct Checkpoint {
     pub weight_bytes: u64,
     /// Parameters: elements of all arrays, as they were before they were packed.
     pub parameters: u64,
-    pub chat_template: Option<String>,
-    pub bos_token: Option<String>,
-    pub eos_token: Option<String>,
-    /// Tokens that end a text.
-    pub ends: Vec<u32>,
+    /// What is said about its texts.
+    pub texts: TextFiles,
 }
 
 impl Checkpoint {
@@ -47,7 +41,7 @@ impl Checkpoint {
         if !folder.is_dir() {
             return Err(Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())));
         }
-        let config = Config::parse(&text(&folder.join("config.json"))?)?;
+        let config = Config::parse(&read_text(&folder.join("config.json"))?)?;
         let weights = weight_files(folder)?;
         let (mut weight_bytes, mut parameters) = (0, 0);
         for file in &weights {
@@ -55,111 +49,9 @@ impl Checkpoint {
             weight_bytes += bytes;
             parameters += elements;
         }
-        let tokenizer: TokenizerConfig = optional(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-        let generation: GenerationConfig =
-            optional(&folder.join("generation_config.json"))?.unwrap_or_default();
-        let template_file = folder.join("chat_template.jinja");
-        let chat_template = if template_file.is_file() {
-            Some(text(&template_file)?)
-        } else {
-            tokenizer.chat_template.and_then(ChatTemplate::text)
-        };
-        let mut ends = config.eos.clone();
-        ends.extend(generation.eos_token_id.list());
-        Ok(Self {
-            folder: folder.to_owned(),
-            config,
-            weights,
-            weight_bytes,
-            parameters,
-            chat_template,
-            bos_token: tokenizer.bos_token.and_then(token_text),
-            eos_token: tokenizer.eos_token.and_then(token_text),
-            ends,
-        })
+        let texts = TextFiles::open(folder, &config.eos)?;
+        Ok(Self { folder: folder.to_owned(), config, weights, weight_bytes, parameters, texts })
     }
-}
-
-/// The fields of `tokenizer_config.json` that matter here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct TokenizerConfig {
-    chat_template: Option<ChatTemplate>,
-    bos_token: Option<Value>,
-    eos_token: Option<Value>,
-}
-
-/// The fields of `generation_config.json` that matter here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct GenerationConfig {
-    eos_token_id: Ids,
-}
-
-/// One template, or several with names.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum ChatTemplate {
-    One(String),
-    Named(Vec<NamedTemplate>),
-}
-
-#[derive(Debug, Deserialize)]
-struct NamedTemplate {
-    name: String,
-    template: String,
-}
-
-impl ChatTemplate {
-    fn text(self) -> Option<String> {
-        match self {
-            Self::One(text) => Some(text),
-            Self::Named(list) => {
-                list.into_iter().find(|entry| entry.name == "default").map(|entry| entry.template)
-            }
-        }
-    }
-}
-
-/// A token is a text, or an object with its text.
-fn token_text(token: Value) -> Option<String> {
-    let text = token.get("content").unwrap_or(&token);
-    text.as_str().map(str::to_owned)
-}
-
-/// Reads a file of bounded size.
-///
-/// # Errors
-/// It is missing or too large.
-pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
-    let cannot = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display()))
-        }
-        _ => Error::bad_model(format!("could not read {}: {error}", path.display())),
-    };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(cannot)?.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > TEXT_BYTES_MAX {
-        return Err(Error::bad_model(format!("{} is larger than {TEXT_BYTES_MAX} bytes", path.display())));
-    }
-    Ok(bytes)
-}
-
-fn text(path: &Path) -> Result<String, Error> {
-    String::from_utf8(read_bounded(path)?)
-        .map_err(|_| Error::bad_model(format!("{} is no UTF-8 text", path.display())))
-}
-
-/// Reads a JSON file that need not be there.
-fn optional<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, Error> {
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let text = text(path)?;
-    let mut reader = serde_json::Deserializer::from_str(&text);
-    let value = serde_path_to_error::deserialize(&mut reader);
-    value.map(Some).map_err(|error| Error::bad_model(format!("{}: {error}", path.display())))
 }
 
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {

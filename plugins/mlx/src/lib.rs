@@ -20,7 +20,6 @@ mod reference_tests;
 mod rope;
 mod runner;
 mod streams;
-mod vocabulary;
 mod weights;
 
 pub use backend::MlxBackend;

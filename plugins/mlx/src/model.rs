@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mlx_rs::transforms::eval;
+use pajamas_generation::checkpoint::CheckpointVocabulary;
 use pajamas_generation::{
     Counters, EmbedRunner, EmbedSetup, EmbedSizes, EmbedTexts, Embedder, Engine, Sizes, Tokenizer, Vocabulary,
 };
@@ -19,7 +20,6 @@ use crate::network::{Network, failed};
 use crate::options::Options;
 use crate::runner::{MlxEmbedder, MlxRunner};
 use crate::streams;
-use crate::vocabulary::MlxVocabulary;
 use crate::weights::Weights;
 
 /// Longest text that is embedded, in tokens, if the model was trained for it.
@@ -50,12 +50,12 @@ pub(crate) fn inspect(path: &Path, options: &Options) -> Result<ModelInfo, Error
     Ok(info(&checkpoint, &vocabulary, options))
 }
 
-fn open_vocabulary(checkpoint: &Checkpoint) -> Result<MlxVocabulary, Error> {
+fn open_vocabulary(checkpoint: &Checkpoint) -> Result<CheckpointVocabulary, Error> {
     let len = usize::try_from(checkpoint.config.vocab_size).unwrap_or(0);
-    MlxVocabulary::open(&checkpoint.folder, len, checkpoint)
+    CheckpointVocabulary::open(&checkpoint.folder, len, &checkpoint.texts)
 }
 
-fn info(checkpoint: &Checkpoint, vocabulary: &MlxVocabulary, options: &Options) -> ModelInfo {
+fn info(checkpoint: &Checkpoint, vocabulary: &CheckpointVocabulary, options: &Options) -> ModelInfo {
     let config = &checkpoint.config;
     let text = |id: Option<i32>| id.and_then(|id| vocabulary.text(id.cast_unsigned()));
     let cells = u64::from(options.context(config.context_len)) * u64::from(options.slots);
@@ -74,9 +74,9 @@ fn info(checkpoint: &Checkpoint, vocabulary: &MlxVocabulary, options: &Options) 
         context_length: Some(config.context_len),
         embedding_length: u32::try_from(config.hidden).ok(),
         vocab_size: u32::try_from(config.vocab_size).ok(),
-        chat_template: checkpoint.chat_template.clone(),
-        bos_token: checkpoint.bos_token.clone().or_else(|| text(vocabulary.begin())),
-        eos_token: checkpoint.eos_token.clone(),
+        chat_template: checkpoint.texts.chat_template.clone(),
+        bos_token: checkpoint.texts.bos_token.clone().or_else(|| text(vocabulary.begin())),
+        eos_token: checkpoint.texts.eos_token.clone(),
         control_tokens: vocabulary.control_tokens().into_iter().map(|token| token.text).collect(),
         estimated_bytes: BTreeMap::from([(device::id(options.device), estimate)]),
         slots: Some(options.slots),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mlx_rs::Array;
 use mlx_rs::transforms::eval;
+use pajamas_generation::checkpoint::CheckpointVocabulary;
 use pajamas_generation::{Batch, LmRunner, Vocabulary};
 
 use crate::config::Config;
@@ -12,7 +13,6 @@ use crate::files::Checkpoint;
 use crate::network::Network;
 use crate::runner::MlxRunner;
 use crate::streams;
-use crate::vocabulary::MlxVocabulary;
 use crate::weights::Weights;
 
 /// Largest difference of a logit. The logits' own spread is about 1 to 10, the weights are float32.
@@ -171,7 +171,7 @@ fn the_perplexity_of_a_text_is_that_of_mlx_lm() {
     for name in ["smollm2-mlx", "smollm2-mlx-4bit"] {
         let Some(folder) = pajamas_test_models::model(name) else { return };
         let checkpoint = Checkpoint::open(&folder).unwrap();
-        let vocabulary = MlxVocabulary::open(&folder, 49_152, &checkpoint).unwrap();
+        let vocabulary = CheckpointVocabulary::open(&folder, 49_152, &checkpoint.texts).unwrap();
         let mut tokens = Vec::new();
         vocabulary.encode(text, &mut tokens);
         let network = streams::run(Place::Cpu, || {

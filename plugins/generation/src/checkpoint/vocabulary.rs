@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use pajamas_generation::{ControlToken, Vocabulary};
 use pajamas_plugin_api::Error;
 use tokenizers::Tokenizer;
 use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
-use crate::files::{self, Checkpoint};
+use super::files::{self, TextFiles};
+use crate::vocabulary::{ControlToken, Vocabulary};
 
 /// The file of the tokenizer.
-pub(crate) const FILE: &str = "tokenizer.json";
+const FILE: &str = "tokenizer.json";
 
-/// A vocabulary.
-pub(crate) struct MlxVocabulary {
+/// The vocabulary of a checkpoint.
+pub struct CheckpointVocabulary {
     tokenizer: Tokenizer,
     /// The bytes of each token, as they are written.
     pieces: Vec<Piece>,
@@ -41,13 +41,13 @@ enum Spelling {
     Metaspace,
 }
 
-impl MlxVocabulary {
-    /// The vocabulary of a checkpoint, whose logits have `len` columns. A stream ends with any token that the checkpoint
-    /// names for it.
+impl CheckpointVocabulary {
+    /// The vocabulary of the checkpoint in `folder`, whose logits have `len` columns. A stream ends with any token that
+    /// `texts` name for it.
     ///
     /// # Errors
     /// `tokenizer.json` is missing, no tokenizer, or has tokens beyond the logits.
-    pub(crate) fn open(folder: &Path, len: usize, checkpoint: &Checkpoint) -> Result<Self, Error> {
+    pub fn open(folder: &Path, len: usize, texts: &TextFiles) -> Result<Self, Error> {
         let path = folder.join(FILE);
         let bytes = files::read_bounded(&path)?;
         let bad = |reason: &dyn std::fmt::Display| Error::bad_model(format!("{}: {reason}", path.display()));
@@ -59,19 +59,20 @@ impl MlxVocabulary {
         let spelling = spelling(&text);
         let pieces = pieces(&tokenizer, spelling, len).map_err(|error| bad(&error))?;
         let (begin, end) = frame(&tokenizer).map_err(|error| bad(&error))?;
-        let named = checkpoint.eos_token.as_deref().and_then(|text| tokenizer.token_to_id(text));
-        let ends = checkpoint.ends.iter().copied().chain(named).collect();
+        let named = texts.eos_token.as_deref().and_then(|text| tokenizer.token_to_id(text));
+        let ends = texts.ends.iter().copied().chain(named).collect();
         Ok(Self { tokenizer, pieces, begin, end, ends })
     }
 
-    /// The text of a token.
-    pub(crate) fn text(&self, token: u32) -> Option<String> {
+    /// The text of a token, if it is one.
+    #[must_use]
+    pub fn text(&self, token: u32) -> Option<String> {
         let piece = self.pieces.get(token as usize)?;
         String::from_utf8(piece.bytes.clone()).ok()
     }
 }
 
-impl Vocabulary for MlxVocabulary {
+impl Vocabulary for CheckpointVocabulary {
     fn len(&self) -> usize {
         self.pieces.len()
     }
@@ -133,9 +134,9 @@ impl Vocabulary for MlxVocabulary {
     }
 }
 
-impl std::fmt::Debug for MlxVocabulary {
+impl std::fmt::Debug for CheckpointVocabulary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MlxVocabulary").field("tokens", &self.pieces.len()).finish_non_exhaustive()
+        f.debug_struct("CheckpointVocabulary").field("tokens", &self.pieces.len()).finish_non_exhaustive()
     }
 }
 
