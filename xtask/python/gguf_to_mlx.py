@@ -157,6 +157,7 @@ def tokenizer(reader):
 
 
 def config(reader, bits):
+    assert field(reader, "general.architecture") == "llama", "only the architecture llama can be converted"
     tokens = field(reader, "tokenizer.ggml.tokens")
     heads = field(reader, "llama.attention.head_count")
     values = {
@@ -181,6 +182,20 @@ def config(reader, bits):
     return values
 
 
+def tokenizer_config(reader, settings):
+    tokens = field(reader, "tokenizer.ggml.tokens")
+    return {
+        "bos_token": tokens[settings["bos_token_id"]],
+        "eos_token": tokens[settings["eos_token_id"]],
+        "chat_template": field(reader, "tokenizer.chat_template"),
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+
+
+def generation_config(settings):
+    return {"eos_token_id": settings["eos_token_id"]}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -189,7 +204,6 @@ def main():
     arguments = parser.parse_args()
     [source] = sorted(arguments.folder.glob("*.gguf"))
     reader = GGUFReader(source)
-    assert field(reader, "general.architecture") == "llama", "only the architecture llama can be converted"
     settings = config(reader, arguments.bits)
     heads, kv_heads = settings["num_attention_heads"], settings["num_key_value_heads"]
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -197,21 +211,12 @@ def main():
     def save(name, value):
         (arguments.output / name).write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
-    tokens = field(reader, "tokenizer.ggml.tokens")
     entries = list(arrays(reader, heads, kv_heads, arguments.bits))
     write_safetensors(arguments.output / "model.safetensors", entries)
     save("config.json", settings)
     save("tokenizer.json", tokenizer(reader))
-    save(
-        "tokenizer_config.json",
-        {
-            "bos_token": tokens[settings["bos_token_id"]],
-            "eos_token": tokens[settings["eos_token_id"]],
-            "chat_template": field(reader, "tokenizer.chat_template"),
-            "tokenizer_class": "PreTrainedTokenizerFast",
-        },
-    )
-    save("generation_config.json", {"eos_token_id": settings["eos_token_id"]})
+    save("tokenizer_config.json", tokenizer_config(reader, settings))
+    save("generation_config.json", generation_config(settings))
 
 
 if __name__ == "__main__":

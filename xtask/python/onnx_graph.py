@@ -15,6 +15,11 @@ OPSET = 17
 # The version of the file format that came with OPSET.
 IR_VERSION = 8
 
+# Smaller constants stay in the model's own file.
+EXTERNAL_BYTES_MIN = 1024
+# Where constants may be mapped instead of read.
+EXTERNAL_ALIGNMENT = 4096
+
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
@@ -109,6 +114,22 @@ class Graph:
 
     def write(self, path: Path) -> None:
         write_model(self.model(), path)
+
+    def write_with_data(self, path: Path) -> None:
+        """Puts large constants into a file beside the model, whose name Hugging Face's tools expect."""
+        model = self.model()
+        data = path.with_name(path.name + "_data")
+        with data.open("wb") as file:
+            for tensor in model.graph.initializer:
+                if len(tensor.raw_data) < EXTERNAL_BYTES_MIN:
+                    continue
+                file.write(b"\0" * (-file.tell() % EXTERNAL_ALIGNMENT))
+                for key, value in [("location", data.name), ("offset", file.tell()), ("length", len(tensor.raw_data))]:
+                    tensor.external_data.add(key=key, value=str(value))
+                file.write(tensor.raw_data)
+                tensor.ClearField("raw_data")
+                tensor.data_location = TensorProto.EXTERNAL
+        write_model(model, path)
 
 
 def write_model(model: ModelProto, path: Path) -> None:

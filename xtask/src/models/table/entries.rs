@@ -99,6 +99,50 @@ pub(in crate::models) const MODELS: &[Model] = &[
         },
         model_toml: Some("name = \"smollm2-mlx-4bit\"\n"),
     },
+    // The same as a decoder for engines of ONNX, with weights of 16 bits.
+    Model {
+        name: "smollm2-onnx",
+        used_by_tests: true,
+        inputs: &[SMOLLM2],
+        source: Source::Converted {
+            script: "gguf_to_onnx.py",
+            arguments: &[],
+            packages: &[GGUF, ONNX],
+            outputs: &[
+                pinned(
+                    "config.json",
+                    403,
+                    "0a11e245162e883ec019edb5f11622ed04a19a15937d25a445c4895f3bb9dc72",
+                ),
+                pinned(
+                    "generation_config.json",
+                    23,
+                    "ef95084f88590aacceb72a7aa8695f80989b7c227e5010d39a610e772c368018",
+                ),
+                pinned(
+                    "model.onnx",
+                    153_329,
+                    "215cb892ee67df49ac4107fc6a4994c1c57457ba9acd93de1844284103a1605d",
+                ),
+                pinned(
+                    "model.onnx_data",
+                    269_207_808,
+                    "23ad2074bf7d0decb84ee95a879e325493f971f6c62364a5851660ee047ec27c",
+                ),
+                pinned(
+                    "tokenizer.json",
+                    2_690_089,
+                    "4be945b54fad0d9f0c306f2808bb12835d7587e2735b19abac0f7534511144bb",
+                ),
+                pinned(
+                    "tokenizer_config.json",
+                    503,
+                    "1701d2788918a437b022cebcb21ca823fc7eadf65b3fbff1aabdb214a4d86c7a",
+                ),
+            ],
+        },
+        model_toml: Some("name = \"smollm2-onnx\"\n"),
+    },
     // all-MiniLM-L6-v2, a sentence embedding model (Apache-2.0).
     Model {
         name: "minilm",
