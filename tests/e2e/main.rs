@@ -16,6 +16,8 @@ mod api;
 mod audio;
 /// The command line: wrong use, its messages and exit codes.
 mod cli;
+/// Text from an ONNX decoder with a real model.
+mod decoder;
 /// Every fault of the `rogue` plugin: what the user sees, and that another model still answers.
 mod faults;
 /// The gguf plugin with a real model: determinism, constrained output, cancellation without leaks.

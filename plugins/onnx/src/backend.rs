@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use pajamas_pipelines::{PipelineModel, espeak};
+use pajamas_decoder::Served;
+use pajamas_pipelines::espeak;
 use pajamas_plugin_api::{Accel, Backend, Device, Error, LoadSpec, ModelInfo, ProbeReport, Progress};
 
 use crate::library::Library;
@@ -17,7 +18,7 @@ pub struct OnnxBackend {
 }
 
 impl Backend for OnnxBackend {
-    type Model = PipelineModel;
+    type Model = Served;
 
     fn init(plugin_dir: &Path) -> Result<Self, Error> {
         // Where `cargo xtask build` puts it, for voices that need it.
@@ -35,7 +36,7 @@ impl Backend for OnnxBackend {
         model::inspect(path)
     }
 
-    fn load(&self, spec: &LoadSpec, progress: &Progress) -> Result<PipelineModel, Error> {
+    fn load(&self, spec: &LoadSpec, progress: &Progress) -> Result<Served, Error> {
         model::load(self.library, spec, progress)
     }
 }

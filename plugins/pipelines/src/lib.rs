@@ -22,7 +22,7 @@ mod vad;
 mod vision;
 pub mod whisper;
 
-pub use open::{Detected, Header, Kind, detect, open};
+pub use open::{Detected, Header, Kind, detect, kind, network_file, open};
 pub use pipeline::{NetworkFiles, Networks, Pipeline};
 pub use runner::{TensorRunner, TensorSpec, Value};
 pub use serving::{

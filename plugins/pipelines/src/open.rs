@@ -42,6 +42,9 @@ pub enum Kind {
     Whisper,
     /// Text to speech.
     Piper,
+    /// Text from a decoder with a key-value cache, which the crate `decoder` generates, not [`open`]: its requests share
+    /// runs.
+    Generate,
     /// Tensors in, tensors out.
     Tensors,
 }
@@ -58,6 +61,7 @@ impl Kind {
             Self::Rerank => "rerank",
             Self::Whisper => "whisper",
             Self::Piper => "piper",
+            Self::Generate => "generate",
             Self::Tensors => "tensors",
         }
     }
@@ -73,6 +77,7 @@ impl Kind {
             Self::Rerank => vec![Task::Rerank, Task::Tokenize, Task::Infer],
             Self::Whisper => vec![Task::Transcribe],
             Self::Piper => vec![Task::Speak],
+            Self::Generate => vec![Task::Generate, Task::Tokenize],
             Self::Tensors => vec![Task::Infer],
         }
     }
@@ -240,6 +245,10 @@ impl Config {
         if is("ForImageClassification") {
             return Kind::Classify;
         }
+        // The second is what GPT-2 and its first relatives are called.
+        if is("ForCausalLM") || is("LMHeadModel") {
+            return Kind::Generate;
+        }
         if is("ForSequenceClassification") {
             // Transformers writes no `id2label` for its default of two labels.
             let has_one_label = self.id2label.as_ref().is_some_and(|labels| labels.len() == 1);
@@ -249,6 +258,39 @@ impl Config {
             return Kind::TextEmbed;
         }
         if IMAGE_CLASSIFIERS.contains(&model_type) { Kind::Classify } else { Kind::Tensors }
+    }
+}
+
+/// The pipeline for the model at `path`, by the option `pipeline` or by its files, of which `files` are networks; `None` for
+/// a bare network.
+///
+/// # Errors
+/// There is nothing at `path`, its `config.json` cannot be read, or the option has another value than a [`Kind`]'s name.
+pub fn kind(path: &Path, options: &Map<String, Value>, files: NetworkFiles) -> Result<Option<Kind>, Error> {
+    match Common::split(options)?.0.pipeline {
+        Some(kind) => Ok(Some(kind)),
+        None => Ok(detect(path, files)?.map(|detected| detected.kind)),
+    }
+}
+
+/// The network of a model that has one: `path` itself, or that of the folder `path`, among whose exports the option `variant`
+/// chooses.
+///
+/// # Errors
+/// There is none, or several of other names; the message has those that are there.
+pub fn network_file(
+    path: &Path,
+    options: &Map<String, Value>,
+    files: NetworkFiles,
+) -> Result<PathBuf, Error> {
+    network_of(path, Common::split(options)?.0.variant, files)
+}
+
+fn network_of(path: &Path, variant: Option<String>, files: NetworkFiles) -> Result<PathBuf, Error> {
+    match files.is_folder(path) {
+        true => Folder::new(path, variant, files).only_network(),
+        false if path.exists() => Ok(path.to_owned()),
+        false => Err(not_found(path)),
     }
 }
 
@@ -308,6 +350,13 @@ impl<N: Networks> Place<'_, N> {
                 Box::new(whisper::open(self.folder(Kind::Whisper)?.path(), &options, networks)?)
             }
             Kind::Piper => Box::new(piper::open(&self.network_file()?, options, networks)?),
+            Kind::Generate => {
+                return Err(Error::unsupported(format!(
+                    "{} is a decoder of text, from which this plugin does not generate; the option `pipeline` = \"tensors\" \
+                     runs its network on raw tensors",
+                    self.path.display()
+                )));
+            }
         };
         Ok(Box::new(Described { detected, pipeline }))
     }
@@ -347,11 +396,7 @@ impl<N: Networks> Place<'_, N> {
 
     /// The network of a model of one network: the model itself, or the only one of its folder.
     fn network_file(&self) -> Result<PathBuf, Error> {
-        match self.own_folder() {
-            Some(folder) => folder.only_network(),
-            None if self.path.exists() => Ok(self.path.to_owned()),
-            None => Err(not_found(self.path)),
-        }
+        network_of(self.path, self.variant.clone(), self.networks.files())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pajamas_pipelines::PipelineModel;
+use pajamas_decoder::Served;
 use pajamas_plugin_api::{Accel, Backend, Device, Error, LoadSpec, ModelInfo, ProbeReport, Progress};
 
 use crate::ffi::cuda::{self, Gpu};
@@ -17,7 +17,7 @@ pub struct TensorRtBackend {
 }
 
 impl Backend for TensorRtBackend {
-    type Model = PipelineModel;
+    type Model = Served;
 
     /// The library is loaded with the first model: a quarter of a gigabyte for a machine without a GPU would be a waste.
     fn init(plugin_dir: &Path) -> Result<Self, Error> {
@@ -49,7 +49,7 @@ impl Backend for TensorRtBackend {
         model::inspect(&self.plugin_dir, path)
     }
 
-    fn load(&self, spec: &LoadSpec, progress: &Progress) -> Result<PipelineModel, Error> {
+    fn load(&self, spec: &LoadSpec, progress: &Progress) -> Result<Served, Error> {
         model::load(&self.plugin_dir, spec, progress)
     }
 }

@@ -25,7 +25,7 @@ pub use cache::{EngineCache, EngineKey};
 pub use flavour::{SUPPORTED, VERSION, unsupported_gpu};
 pub use library::Library;
 pub use plan::Plan;
-pub use profile::{Range, choose_ranges};
+pub use profile::{DecoderSizes, Range, choose_ranges, decoder_profiles};
 pub use value::HostValue;
 
 pajamas_plugin_api::export_plugin!(TensorRtBackend, id = "tensorrt", version = env!("CARGO_PKG_VERSION"));

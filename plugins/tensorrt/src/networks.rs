@@ -29,7 +29,7 @@ pub(crate) struct NetworkFile {
 }
 
 impl NetworkFile {
-    fn of_onnx(file: &OnnxFile) -> Self {
+    pub(crate) fn of_onnx(file: &OnnxFile) -> Self {
         Self { parameters: Some(file.parameters), weight_type: file.weight_type, bytes: file.bytes }
     }
 }

@@ -119,6 +119,39 @@ fn asked(input: &TensorSpec, option: &ProfileOption) -> Result<Range, Error> {
     Ok(range)
 }
 
+/// How large the runs of a decoder of text become.
+#[derive(Clone, Copy, Debug)]
+pub struct DecoderSizes {
+    /// Sequences of one run.
+    pub rows: u32,
+    /// Tokens of one sequence in a run.
+    pub sequence: u32,
+    /// Tokens of a sequence altogether.
+    pub context: u32,
+}
+
+/// The shapes of a decoder of text with a cache: usually many sequences go on by one token each, behind a quarter of the
+/// context. In each of the three, the mask is as long as past and tokens together: the library computes with all three.
+#[must_use]
+pub fn decoder_profiles(inputs: &[TensorSpec], sizes: DecoderSizes) -> BTreeMap<String, ProfileOption> {
+    let [rows, sequence, context] = [sizes.rows, sizes.sequence, sizes.context].map(i64::from);
+    let (batch, tokens) = ([1, rows, rows], [1, 1, sequence]);
+    let past = [0, context / 4, context];
+    let seen = [0, 1, 2].map(|index| past[index] + tokens[index]);
+    let profile = |input: &TensorSpec| {
+        let dims = input.shape.iter().enumerate().map(|(axis, dim)| match (axis, dim) {
+            (_, Some(dim)) => [i64::try_from(*dim).unwrap_or(i64::MAX); 3],
+            (0, None) => batch,
+            (2, None) => past,
+            (_, None) if input.name == "attention_mask" => seen,
+            (_, None) => tokens,
+        });
+        let Range { min, opt, max } = Range::new(&dims.collect::<Vec<_>>());
+        (input.name.clone(), ProfileOption { min, opt: Some(opt), max })
+    };
+    inputs.iter().filter(|input| input.shape.contains(&None)).map(profile).collect()
+}
+
 /// What is usual for the inputs of one network.
 struct Usual {
     batch: [i64; 3],
@@ -280,6 +313,27 @@ mod tests {
         }
         let fixed = input("x", Dtype::F32, &[1, 3]);
         assert!(choose_ranges(&[fixed], &none, &Options::default()).unwrap().is_empty(), "nothing is open");
+    }
+
+    #[test]
+    fn a_decoder_of_text_is_built_for_its_context_and_its_rows() {
+        let inputs = [
+            input("input_ids", Dtype::I64, &[-1, -1]),
+            input("attention_mask", Dtype::I64, &[-1, -1]),
+            input("past_key_values.0.key", Dtype::F16, &[-1, 3, -1, 64]),
+        ];
+        let profiles = decoder_profiles(&inputs, DecoderSizes { rows: 8, sequence: 64, context: 1024 });
+        let given = Options { profiles, ..Options::default() };
+        let ranges = choose_ranges(&inputs, &BTreeMap::new(), &given).unwrap();
+        let expected: [[&[i64]; 3]; 3] = [
+            [&[1, 1], &[8, 1], &[8, 64]],
+            [&[1, 1], &[8, 257], &[8, 1088]],
+            [&[1, 3, 0, 64], &[8, 3, 256, 64], &[8, 3, 1024, 64]],
+        ];
+        for (input, expected) in inputs.iter().zip(expected) {
+            let Range { min, opt, max } = &ranges[&input.name];
+            assert_eq!([min.as_slice(), opt.as_slice(), max.as_slice()], expected, "{}", input.name);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
+mod decoder;
 mod models;
 #[path = "../../../pipelines/tests/onnx_writer/mod.rs"]
 mod onnx_writer;

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::{Arc, Barrier};
 
+use pajamas_decoder::Served;
 use pajamas_onnx::{OnnxBackend, OnnxSession};
-use pajamas_pipelines::{BatchCounts, BatchLimits, Batcher, PipelineModel, TensorRunner};
+use pajamas_pipelines::{BatchCounts, BatchLimits, Batcher, TensorRunner};
 use pajamas_plugin_api::{Backend, Error, ErrorKind, Event, EventSink, Flow, LoadSpec, Model, Progress};
 
 use crate::onnx_writer::{bytes, int, tensor_info};
@@ -68,13 +69,13 @@ impl EventSink for Silent {
 }
 
 /// The backend with the engine of the tests.
-fn backend() -> Option<OnnxBackend> {
+pub(crate) fn backend() -> Option<OnnxBackend> {
     library()?;
     // The process has its library already, wherever that lies.
     Some(OnnxBackend::init(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap())
 }
 
-fn load(path: &Path, options: serde_json::Value) -> Option<Result<PipelineModel, Error>> {
+pub(crate) fn load(path: &Path, options: serde_json::Value) -> Option<Result<Served, Error>> {
     let options = options.as_object().unwrap().clone();
     let spec = LoadSpec { path: path.to_owned(), options, cache_dir: None };
     Some(backend()?.load(&spec, &Progress::new(Arc::new(Silent))))

@@ -34,6 +34,14 @@ fn files_tell_the_pipeline() {
             Some((Kind::TextEmbed, "qwen3")),
         ),
         (&[("config.json", r#"{"model_type": "qwen3"}"#)], Some((Kind::Tensors, "qwen3"))),
+        (
+            &[("config.json", r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}"#)],
+            Some((Kind::Generate, "llama")),
+        ),
+        (
+            &[("config.json", r#"{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}"#)],
+            Some((Kind::Generate, "gpt2")),
+        ),
         (&[("config.json", r#"{"model_type": "vit"}"#)], Some((Kind::Classify, "vit"))),
         (
             &[("config.json", r#"{"architectures": ["FooForImageClassification"]}"#)],

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pajamas_pipelines::onnx_file::OnnxFile;
 use pajamas_plugin_api::{ComputeCapability, ErrorKind, Progress};
 use pajamas_tensorrt::options::Options;
-use pajamas_tensorrt::{BuildRequest, EngineCache, EngineKey, Plan, build_engine};
+use pajamas_tensorrt::{
+    BuildRequest, DecoderSizes, EngineCache, EngineKey, Plan, build_engine, decoder_profiles,
+};
 use serde_json::json;
 
 use crate::onnx_writer::{bytes, model as onnx, tensor_info, weights};
@@ -166,6 +169,22 @@ fn the_networks_of_real_models_become_engines() {
             Err(error) => panic!("{}: {error}", file.display()),
         }
     }
+}
+
+#[test]
+fn a_decoder_of_text_becomes_an_engine_for_its_context() {
+    let (Some(library), Some(folder)) = (library(), model("smollm2-onnx")) else { return };
+    let file = folder.join("model.onnx");
+    let inputs = OnnxFile::open(&file).unwrap().inputs;
+    let sizes = DecoderSizes { rows: 8, sequence: 64, context: 1024 };
+    let options = Options { profiles: decoder_profiles(&inputs, sizes), ..Options::default() };
+    let request = request(&file, &options);
+    // Tokens, mask, positions, and keys and values of 30 layers: all leave dimensions open.
+    assert_eq!(request.ranges.len(), 63);
+    let start = Instant::now();
+    let engine = build_engine(library, &request, &silent()).unwrap();
+    eprintln!("built in {:?}, {} bytes", start.elapsed(), engine.len());
+    Plan::parse(engine).unwrap();
 }
 
 /// All ONNX files of a model's folder.

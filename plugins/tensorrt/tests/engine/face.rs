@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pajamas_pipelines::PipelineModel;
+use pajamas_decoder::Served;
 use pajamas_plugin_api::manifest::Manifest;
 use pajamas_plugin_api::{Backend, Error, ErrorKind, LoadSpec, Task};
 use pajamas_tensorrt::TensorRtBackend;
@@ -77,7 +77,8 @@ fn inspect_says_what_a_model_is_without_a_gpu() {
 #[test]
 fn every_task_of_a_model_is_one_that_the_manifest_lists() {
     let manifest = Manifest::read(plugin_dir()).unwrap();
-    for name in ["nudenet/320n.onnx", "efficientnet-lite0", "minilm-onnx", "whisper-tiny-en"] {
+    for name in ["nudenet/320n.onnx", "efficientnet-lite0", "minilm-onnx", "whisper-tiny-en", "smollm2-onnx"]
+    {
         let Some(path) = model(name) else { continue };
         let tasks = backend().inspect(&path).unwrap().tasks;
         assert!(tasks.iter().all(|task| manifest.tasks.contains(task)), "{name}: {tasks:?}");
@@ -95,7 +96,7 @@ fn a_voice_is_left_to_the_plugin_that_speaks() {
     );
 }
 
-fn load(path: &Path, options: &serde_json::Value) -> Result<PipelineModel, Error> {
+fn load(path: &Path, options: &serde_json::Value) -> Result<Served, Error> {
     let options = options.as_object().unwrap().clone();
     backend().load(&LoadSpec { path: path.to_owned(), options, cache_dir: None }, &silent())
 }
@@ -114,6 +115,26 @@ fn a_load_fails_first_for_its_options_and_then_for_the_missing_gpu() {
     let error = load(&path, &json!({})).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Device);
     assert_eq!(error.message(), "no NVIDIA driver: libcuda.so.1 is not there");
+}
+
+#[test]
+fn a_decoder_is_inspected_and_its_options_are_read_without_a_gpu() {
+    let Some(path) = model("smollm2-onnx") else { return };
+    let info = backend().inspect(&path).unwrap();
+    assert_eq!((info.format.as_str(), info.architecture.as_str()), ("onnx", "llama"));
+    assert_eq!(info.tasks, [Task::Generate, Task::Tokenize]);
+    assert_eq!((info.context_length, info.vocab_size), (Some(8192), Some(49_152)));
+    for (options, expected) in [
+        (json!({"pooling": "mean"}), "`pooling`"),
+        (json!({"batch": 16}), "option `batch` is 16, expected at least `slots`, which is 32"),
+        (json!({"variant": "none"}), "has no model_none.onnx"),
+    ] {
+        let error = load(&path, &options).err().unwrap();
+        assert!(error.message().contains(expected), "{options}: {error}");
+    }
+    if !has_driver() {
+        assert_eq!(load(&path, &json!({})).err().unwrap().kind(), ErrorKind::Device);
+    }
 }
 
 #[test]
