@@ -102,7 +102,11 @@ fn wrong_options_and_files_are_refused_with_a_reason() {
         (file.as_path(), serde_json::json!({"pipeline": "no-such-thing"}), vec!["pipeline"]),
         (&file, serde_json::json!({"no_such_option": 1}), vec!["no_such_option"]),
         (&file, serde_json::json!({"threads": "many"}), vec!["`threads`", "u32"]),
-        (&file, serde_json::json!({"execution_providers": ["gpu"]}), vec!["`execution_providers[0]`", "`cuda`"]),
+        (
+            &file,
+            serde_json::json!({"execution_providers": ["gpu"]}),
+            vec!["`execution_providers[0]`", "`cuda`"],
+        ),
         (&cut, serde_json::json!({}), vec!["cut.onnx", "is cut off or damaged"]),
         (&external, serde_json::json!({}), vec!["external.onnx", "weights.data, which cannot be read"]),
         (Path::new("/nowhere/x.onnx"), serde_json::json!({}), vec!["/nowhere/x.onnx"]),

@@ -25,7 +25,7 @@ fn folder(files: Files) -> tempfile::TempDir {
 
 #[test]
 fn files_tell_the_pipeline() {
-    let cases: [(Files, Option<(Kind, &str)>); 13] = [
+    let cases: [(Files, Option<(Kind, &str)>); 15] = [
         (&[("config.json", r#"{"model_type": "whisper"}"#)], Some((Kind::Whisper, "whisper"))),
         (&[("config.json", r#"{"model_type": "clip"}"#)], Some((Kind::Clip, "clip"))),
         (&[("config.json", r#"{"model_type": "bert"}"#)], Some((Kind::TextEmbed, "bert"))),
