@@ -90,7 +90,7 @@ fn mlx(workspace: &Workspace, tools: &Tools, built: &Built, args: &BenchArgs) ->
     let models = models::ensure_named(workspace, tools, MLX_MODELS)?;
     tools.venv().install(workspace, MLX_RIVAL)?;
     let host = start_host(built, &built.plugins, &models, &[])?;
-    let script = workspace.root().join("tests/benches/python/mlx.py");
+    let script = workspace.root().join("tests/benches/python/beside_mlx_lm.py");
     let mut python = Command::new(tools.venv().python());
     python.arg(script).arg(format!("http://{}", host.address())).arg(&models);
     process::run(python.arg(args.rounds.to_string()))?;

@@ -1,6 +1,6 @@
 """One stream of text: a running host with the plugin mlx beside mlx_lm, on the same checkpoint.
 
-Usage: mlx.py URL MODELS ROUNDS. MODELS is the folder of `cargo xtask models`; the host at URL serves smollm2-mlx. In each round
+Usage: beside_mlx_lm.py URL MODELS ROUNDS. MODELS is the folder of `cargo xtask models`; the host at URL serves smollm2-mlx. In each round
 both have a turn, in a new order; the table shows medians. Every prompt is used once; what the template puts before them is
 the same, and the host reuses it. The packed checkpoint is left out: on a CPU, mlx_lm needs more than 10 s for one of its tokens.
 """
