@@ -105,7 +105,7 @@ fn copy(cached: &Path, folder: &Path, wheel: &Wheel) -> Result<()> {
 }
 
 fn is_complete(folder: &Path, wheel: &Wheel) -> bool {
-    fs::read_to_string(folder.join(STAMP)).is_ok_and(|text| text == wheel.file.sha256)
+    files::says(&folder.join(STAMP), wheel.file.sha256)
 }
 
 #[cfg(test)]

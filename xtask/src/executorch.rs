@@ -122,7 +122,7 @@ fn fetch(workspace: &Workspace, tools: &Tools, wheel: &Wheel) -> Result<PathBuf>
 }
 
 fn is_complete(folder: &Path, wheel: &Wheel) -> bool {
-    fs::read_to_string(folder.join(STAMP)).is_ok_and(|text| text == wheel.file.sha256)
+    files::says(&folder.join(STAMP), wheel.file.sha256)
 }
 
 /// Compiles the shim, unless that was done with these sources. Returns its file.
@@ -133,7 +133,7 @@ fn compile_shim(workspace: &Workspace, content: &Path) -> Result<PathBuf> {
     let stamp = content.join(".shim");
     let library = content.join(file_name(SHIM));
     let state = format!("{} {}", files::sha256_hex(&source)?, files::sha256_hex(&header)?);
-    if library.is_file() && fs::read_to_string(&stamp).is_ok_and(|text| text == state) {
+    if library.is_file() && files::says(&stamp, &state) {
         return Ok(library);
     }
     let _lock = workspace.lock_cache()?;

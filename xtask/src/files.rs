@@ -47,6 +47,11 @@ pub(crate) fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Whether a file has exactly this text: how a stamp beside what was fetched or made tells of what it was made.
+pub(crate) fn says(path: &Path, text: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|found| found == text)
+}
+
 /// The SHA-256 of a file, in lowercase hexadecimal.
 pub(crate) fn sha256_hex(path: &Path) -> Result<String> {
     let describe = || format!("could not read {}", path.display());

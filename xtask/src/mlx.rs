@@ -116,7 +116,7 @@ pub(crate) fn place(workspace: &Workspace, _tools: &Tools, lib: &Path) -> Result
 }
 
 fn is_complete(folder: &Path, wheel: &Wheel) -> bool {
-    fs::read_to_string(folder.join(STAMP)).is_ok_and(|text| text == wheel.file.sha256)
+    files::says(&folder.join(STAMP), wheel.file.sha256)
 }
 
 /// Makes sure that the verified content of the wheel is in the cache folder. Returns its place there.

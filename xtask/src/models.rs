@@ -178,7 +178,7 @@ pub(crate) fn verify(path: &Path, expected: &File) -> Result<()> {
 }
 
 fn is_complete(folder: &Path, model: &Model) -> bool {
-    let has_stamp = fs::read_to_string(folder.join(STAMP)).is_ok_and(|text| text == stamp(model));
+    let has_stamp = files::says(&folder.join(STAMP), &stamp(model));
     let has_len = |file: &File| folder.join(file.path).metadata().is_ok_and(|data| data.len() == file.len);
     has_stamp && model.installed_files().into_iter().all(has_len)
 }

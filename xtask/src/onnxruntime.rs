@@ -137,7 +137,7 @@ fn install(content: &Path, lib: &Path, wheel: &Wheel) -> Result<()> {
 }
 
 fn is_complete(lib: &Path, wheel: &Wheel) -> bool {
-    let has_stamp = fs::read_to_string(lib.join(STAMP)).is_ok_and(|text| text == wheel.library.sha256);
+    let has_stamp = files::says(&lib.join(STAMP), wheel.library.sha256);
     has_stamp && library_in(lib).metadata().is_ok_and(|data| data.len() == wheel.library.len)
 }
 

@@ -114,7 +114,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn is_complete(lib: &Path) -> bool {
-    fs::read_to_string(lib.join(STAMP)).is_ok_and(|text| text == WHEEL.sha256)
+    files::says(&lib.join(STAMP), WHEEL.sha256)
         && CONTENT
             .iter()
             .all(|(file, name)| lib.join(name).metadata().is_ok_and(|data| data.len() == file.len))
