@@ -31,6 +31,6 @@ pub use lock::LockError;
 pub use publish::{PublishError, Repository, Signer, sign_handover};
 pub use release::{Release, title};
 pub use step::{Progress, Step};
-pub use store::{Installed, Listing, LockedStore, Origin, Staged, Store, StoreError};
+pub use store::{Installed, Lease, Listing, LockedStore, Origin, Staged, Store, StoreError};
 pub use system::{SpaceError, System};
 pub use time::{Timestamp, TimestampError};

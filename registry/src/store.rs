@@ -13,6 +13,7 @@
 
 mod change;
 mod install;
+mod lease;
 mod record;
 mod sweep;
 
@@ -24,6 +25,7 @@ use pajamas_plugin_api::Manifest;
 use pajamas_plugin_api::manifest::{MANIFEST_FILE, ManifestError, Permissions, is_name};
 
 pub use install::Staged;
+pub use lease::Lease;
 pub use record::Origin;
 
 use crate::access::{AccessError, check_access};
@@ -99,16 +101,6 @@ pub enum StoreError {
     NoPrevious {
         /// The plugin.
         name: String,
-    },
-    /// The version is in use.
-    #[error(
-        "version {folder} of plugin {name} is the active one: activate another one, or remove the plugin"
-    )]
-    Active {
-        /// The plugin.
-        name: String,
-        /// The version's folder.
-        folder: String,
     },
     /// A version's record cannot be read.
     #[error("{path} does not say how this version was installed: install it again")]

@@ -4,9 +4,11 @@ mod guide;
 mod packages;
 mod publisher;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{Setup, eventually};
+use crate::stream::kill;
 use publisher::Publisher;
 
 /// A change of a manifest.
@@ -62,6 +64,31 @@ async fn a_plugin_is_installed_updated_under_traffic_and_rolled_back() {
     eventually("one worker is left", || host.workers().len() == 1).await;
     let again = host.run(&["plugins", "update", "--dry-run"]);
     assert!(again.stdout.starts_with("parrot 0.2.0 from registry birds"), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_serves_outlives_two_updates() {
+    let publisher = Publisher::new();
+    publisher.publish("parrot", "0.1.0", |manifest| manifest);
+    let client = client(&publisher);
+    assert_eq!(client.run(&["plugins", "install", "parrot"]).code, Some(0));
+    let host = client.start();
+    assert_eq!(host.chat("polly", "one").await.text(), "one");
+    for version in ["0.2.0", "0.3.0"] {
+        publisher.publish("parrot", version, |manifest| manifest);
+        let updated = host.run(&["plugins", "update"]);
+        assert_eq!(updated.code, Some(0), "{updated:?}");
+    }
+    // The next worker is started from the folder of the version that serves.
+    host.workers().into_iter().for_each(|pid| kill(pid, Signal::KILL));
+    assert_eq!(host.chat("polly", "two").await.text(), "two");
+    let installed = || {
+        let entries = std::fs::read_dir(host.path("plugins/parrot")).expect("plugin");
+        entries.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count()
+    };
+    assert_eq!(installed(), 3);
+    let report = host.post("/admin/plugins/parrot/swap", &json!({})).await;
+    assert_eq!((report.status, &report.body["to"]), (200, &json!("0.3.0")), "{report:?}");
 }
 
 #[test]

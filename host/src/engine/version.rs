@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use pajamas_plugin_api::{Accel, ProbeReport};
+use pajamas_registry::Lease;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -22,6 +23,8 @@ use crate::plugins::{OnEnd, StartError, Worker, WorkerOptions};
 #[derive(Debug)]
 pub(super) struct PluginVersion {
     pub(super) found: FoundPlugin,
+    /// Workers are started from its folder for as long as it serves, also after newer versions were installed.
+    _lease: Option<Lease>,
     options: WorkerOptions,
     /// The operator's options for every model of this plugin.
     pub(super) load_options: serde_json::Map<String, serde_json::Value>,
@@ -64,8 +67,14 @@ impl PluginVersion {
         options: WorkerOptions,
         load_options: serde_json::Map<String, serde_json::Value>,
     ) -> Self {
+        let lease = Lease::take(&found.dir);
+        if let Err(error) = &lease {
+            let error = crate::error_chain(error);
+            tracing::warn!("a later installation may remove this version while it is in use: {error}");
+        }
         Self {
             found,
+            _lease: lease.ok(),
             options,
             load_options,
             probe: watch::channel(Probe::Pending).0,

@@ -73,20 +73,6 @@ impl LockedStore<'_> {
         }
     }
 
-    /// Removes a version, named by its folder, that is not the active one.
-    ///
-    /// # Errors
-    /// It is not there or is the active one, or cannot be removed.
-    pub fn remove_version(&self, name: &str, folder: &str) -> Result<(), StoreError> {
-        if self.installed(name)?.as_deref() == Some(folder) {
-            return Err(StoreError::Active { name: name.to_owned(), folder: folder.to_owned() });
-        }
-        self.record(name, folder)?;
-        self.throw_away(&self.store.version_dir(name, folder))?;
-        self.remove_if_empty(name);
-        Ok(())
-    }
-
     /// The active version of a plugin that a registry installed.
     fn installed(&self, name: &str) -> Result<Option<String>, StoreError> {
         let plugin_dir = self.store.plugin_dir(name);

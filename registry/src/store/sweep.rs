@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use pajamas_plugin_api::manifest::is_name;
 
+use super::lease::is_leased;
 use super::{LockedStore, STAGING_PREFIX, StoreError, entries, folders, is_plugin};
 use crate::files::{DRAFT_PREFIX, FileError, remove_file, remove_folder};
 use crate::package::RECORD_FILE;
 
 impl LockedStore<'_> {
     /// Removes what interrupted changes left behind, and every version that a registry installed but the active and the
-    /// previous one of each plugin. What it removed, for people.
+    /// previous one of each plugin and those for which a process has a [`Lease`](super::Lease). What it removed, for people.
     ///
     /// Folders of one's own are not touched, nor is a plugin whose `active` names no version: nobody knows what is needed
     /// there.
@@ -50,7 +51,8 @@ impl LockedStore<'_> {
             if !dir.join(RECORD_FILE).is_file() {
                 continue;
             }
-            if active.as_ref() == Some(&folder) || previous.as_ref() == Some(&folder) {
+            let is_chosen = active.as_ref() == Some(&folder) || previous.as_ref() == Some(&folder);
+            if is_chosen || is_leased(&dir) {
                 sweep_drafts(&dir, removed)?;
             } else {
                 self.throw_away(&dir)?;
