@@ -17,7 +17,8 @@ const WEIGHTS_SHA256: &str = "7def984e409496c4d4fdb05359986b1547b77f0da0ad2b50a8
 /// A request: path, range, whether a token came along.
 type Seen = (String, Option<String>, bool);
 
-/// A hub with the repositories `wren/parrot` (a folder), `wren/single`, `wren/many`, `wren/liar` and `wren/secret`.
+/// A hub with the repositories `wren/parrot` (a folder), `wren/networks` (one with a subfolder), `wren/single`, `wren/many`,
+/// `wren/liar`, `wren/escape` and `wren/secret`.
 struct Hub {
     url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -61,9 +62,16 @@ fn content(path: &str) -> Option<Vec<u8>> {
     }
     let (repository, question) = rest.split_once('/')?;
     let listing = match repository {
+        "parrot" if question.ends_with("/docs") => json!([]),
         "parrot" => {
             json!([config(), weights("weights.parrot"), {"type": "directory", "oid": "0", "path": "docs"}])
         }
+        "networks" => {
+            let folder = ["onnx/model.onnx", "onnx/model_q4.onnx", "onnx/model_q4.onnx_data"].map(weights);
+            let own = [config(), json!({"type": "directory", "oid": "0", "path": "onnx"})];
+            if question.ends_with("/onnx") { json!(folder) } else { json!(own) }
+        }
+        "escape" => json!([weights("../../evil.gguf")]),
         "single" | "secret" => json!([weights("single.gguf"), file("README.md", 1, None, "0")]),
         "many" => json!([weights("a.gguf"), weights("b.gguf")]),
         "liar" => json!([file("liar.gguf", WEIGHTS.len(), Some(WRONG), "0")]),
@@ -131,11 +139,19 @@ fn a_model_is_pulled_over_broken_connections_and_verified() {
     assert_eq!(pull("hf:wren/parrot").code, Some(0));
     assert!(hub.requests().iter().all(|(path, _, _)| path.starts_with("/api/")));
 
+    let networks = pull("hf:wren/networks:onnx/model_q4.onnx");
+    assert!(networks.stdout.contains("(3 files, "), "{networks:?}");
+    for file in ["config.json", "onnx/model_q4.onnx", "onnx/model_q4.onnx_data"] {
+        assert!(setup.path(&format!("models/wren/networks/{file}")).is_file(), "{file}");
+    }
+    let listed = setup.run(&["models", "list"]);
+    assert!(listed.stdout.contains("networks  onnx"), "{listed:?}");
+
     let single = pull("hf:wren/single");
     assert_eq!(single.code, Some(0), "{single:?}");
     assert_eq!(std::fs::read(setup.path("models/single.gguf")).expect("model"), WEIGHTS);
     let listed = setup.run(&["models", "list"]);
-    assert!(listed.stdout.contains("single  gguf"), "{listed:?}");
+    assert!(listed.stdout.contains("single    gguf"), "{listed:?}");
     let removed = setup.run(&["models", "rm", "single"]);
     assert_eq!(
         (removed.code, removed.stdout.as_str()),
@@ -148,11 +164,12 @@ fn a_model_is_pulled_over_broken_connections_and_verified() {
 fn what_cannot_be_pulled_says_why() {
     let hub = Hub::start();
     let setup = Setup::new().file("models/single.gguf", "polly wants a lawyer.");
-    let table: [(&str, i32, &str); 7] = [
+    let table: [(&str, i32, &str); 8] = [
         ("wren/parrot", 64, "expected hf:ORG/REPO"),
         ("hf:wren/dodo", 66, "dodo"),
         ("hf:wren/many", 66, "name one: hf:ORG/REPO:FILE; there are: a.gguf, b.gguf"),
         ("hf:wren/many:c.gguf", 66, "does not have that file"),
+        ("hf:wren/escape", 65, "\"../../evil.gguf\", which lies outside of the repository"),
         ("hf:wren/liar", 65, "is not the file that the hub lists"),
         ("hf:wren/single", 74, "is there already, and is another file"),
         ("hf:wren/secret", 69, "HF_TOKEN"),

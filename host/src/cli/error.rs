@@ -284,7 +284,7 @@ fn pull_exit(error: &PullError) -> Exit {
         PullError::Reference { .. } => Exit::Usage,
         PullError::Choose { .. } | PullError::Source(SourceError::Missing { .. }) => Exit::NoInput,
         PullError::Source(_) | PullError::Private { .. } | PullError::Busy { .. } => Exit::Unavailable,
-        PullError::Answer { .. } | PullError::Content { .. } => Exit::BadData,
+        PullError::Answer { .. } | PullError::Outside { .. } | PullError::Content { .. } => Exit::BadData,
         PullError::Full { .. } | PullError::Occupied { .. } | PullError::File { .. } => Exit::Io,
     }
 }

@@ -1,10 +1,11 @@
 //! Models from a hub: `hf:ORG/REPO[:FILE][@REVISION]`.
 //!
 //! Two questions of the hub's interface are enough: which commit a revision is (`/api/models/…/revision/…`) and which files it has
-//! (`/api/models/…/tree/…`); files come from `/…/resolve/COMMIT/…`. Sizes and hashes are the tree's: SHA-256 for large files, and
+//! (`/api/models/…/tree/…`, for each folder); files come from `/…/resolve/COMMIT/…`. Sizes and hashes are the tree's: SHA-256 for large files, and
 //! git's own SHA-1 for the others. A file is complete under its own name, or in part beside it with `.part` added, from where the
 //! next pull goes on. Everything here blocks.
 
+mod choose;
 mod error;
 mod listing;
 
@@ -74,7 +75,7 @@ impl Hub {
         for file in &listing.files {
             self.fetch_file(listing, file, &folder, progress)?;
         }
-        Ok(if listing.is_folder() { folder } else { folder.join(listing.files[0].file_name()) })
+        Ok(if listing.is_folder() { folder } else { folder.join(listing.files[0].local_path()) })
     }
 
     fn fetch_file(
@@ -84,11 +85,14 @@ impl Hub {
         folder: &Path,
         progress: Progress<'_>,
     ) -> Result<(), PullError> {
-        let path = folder.join(file.file_name());
+        let path = folder.join(file.local_path());
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| PullError::File { path, source }
         };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(failed(parent))?;
+        }
         if path.exists() {
             // Fine-tuned models have the sizes of the ones that they were made from, so only the hash tells them apart.
             let found = fs::metadata(&path).map_err(failed(&path))?.len();
@@ -156,7 +160,7 @@ fn part_of(path: &Path) -> PathBuf {
 }
 
 fn missing_bytes(folder: &Path, file: &HubFile) -> u64 {
-    let path = folder.join(file.file_name());
+    let path = folder.join(file.local_path());
     let there = fs::metadata(&path).or_else(|_| fs::metadata(part_of(&path))).map_or(0, |found| found.len());
     file.len.saturating_sub(there)
 }

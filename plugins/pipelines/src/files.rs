@@ -50,11 +50,30 @@ impl Folder {
         if file.is_file() { read_json(&file).map(Some) } else { Ok(None) }
     }
 
-    /// The file of the network that is called `stem`, of the folder's variant.
+    /// The file of the network that is called `stem`, of the folder's variant; where none is asked for and the plain one is
+    /// not there, the only variant that is.
     ///
     /// # Errors
-    /// There is no such file; the message has the networks that are there.
+    /// There is no such file, or there are several; the message has the networks that are there.
     pub(crate) fn network(&self, stem: &str) -> Result<PathBuf, Error> {
+        match self.exactly(stem) {
+            Err(missing) if self.variant.is_none() => self.only_variant(stem)?.ok_or(missing),
+            found => found,
+        }
+    }
+
+    /// The variant of a network, if there is exactly one.
+    fn only_variant(&self, stem: &str) -> Result<Option<PathBuf>, Error> {
+        let begin = format!("{stem}_");
+        let is_variant = |file: &PathBuf| {
+            file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&begin))
+        };
+        let mut variants = self.networks()?;
+        variants.retain(is_variant);
+        Ok(if variants.len() == 1 { variants.pop() } else { None })
+    }
+
+    fn exactly(&self, stem: &str) -> Result<PathBuf, Error> {
         let stem = match &self.variant {
             Some(variant) => format!("{stem}_{variant}"),
             None => stem.to_owned(),

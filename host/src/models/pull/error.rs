@@ -35,6 +35,12 @@ pub enum PullError {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// The hub lists a path that leads out of the repository.
+    #[error("the hub lists the file {path:?}, which lies outside of the repository: it is not to be trusted")]
+    Outside {
+        /// The path.
+        path: String,
+    },
     /// There is no such file, or there are several.
     #[error("{model} {problem}; there are: {}", .files.join(", "))]
     Choose {

@@ -1,5 +1,6 @@
-//! Which files of a repository make a model.
+//! What a hub says about a model: its commit, and its files.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 
@@ -7,36 +8,21 @@ use pajamas_registry::source::Source;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::choose::choose;
 use super::error::PullError;
+use crate::models::format::CONFIG_FILE;
 
 /// Largest answer of the hub's interface that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Most files of one model.
-const FILES_MAX: usize = 1000;
-/// Ends of the names of files that no engine of this host needs: weights for other software, pictures and texts for people.
-/// A `model.toml` is the operator's word about a model, and nobody else's.
-const NOT_NEEDED: [&str; 13] = [
-    ".bin",
-    ".pt",
-    ".pth",
-    ".h5",
-    ".msgpack",
-    ".ot",
-    ".md",
-    ".png",
-    ".jpg",
-    ".gif",
-    ".pdf",
-    ".toml",
-    ".gitattributes",
-];
+/// Most folders of one repository that are looked into.
+const FOLDERS_MAX: usize = 64;
 
 /// `hf:ORG/REPO[:FILE][@REVISION]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelRef {
     organisation: String,
     name: String,
-    file: Option<String>,
+    pub(super) file: Option<String>,
     revision: String,
 }
 
@@ -56,6 +42,8 @@ pub struct Listing {
 pub struct HubFile {
     /// Its path in the repository.
     pub path: String,
+    /// How much of it is the folder of the model.
+    pub(super) base_len: usize,
     /// Length in bytes.
     pub len: u64,
     pub(super) checksum: Checksum,
@@ -132,8 +120,14 @@ impl HubFile {
         self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
+    /// Where it belongs, below the folder that the model is pulled into.
+    #[must_use]
+    pub fn local_path(&self) -> &str {
+        if self.is_single() { self.file_name() } else { self.path.get(self.base_len..).unwrap_or(&self.path) }
+    }
+
     /// Whether the file is a whole model, or a part of one.
-    fn is_single(&self) -> bool {
+    pub(super) fn is_single(&self) -> bool {
         self.path.ends_with(".gguf")
     }
 }
@@ -165,13 +159,98 @@ pub(super) fn find(source: &dyn Source, model: &ModelRef) -> Result<Listing, Pul
     let repository = model.repository();
     let Revision { sha: commit } =
         ask(source, &format!("api/models/{repository}/revision/{}", model.revision))?;
-    // Files in a folder of the repository are listed by themselves.
-    let folder = model.file.as_deref().and_then(|file| file.rsplit_once('/')).map(|(folder, _)| folder);
-    let below = folder.map(|folder| format!("/{folder}")).unwrap_or_default();
-    let entries: Vec<Entry> = ask(source, &format!("api/models/{repository}/tree/{commit}{below}"))?;
-    let files: Vec<HubFile> = entries.into_iter().filter(|entry| entry.kind == "file").map(file).collect();
-    let files = choose(model, files)?;
+    let tree = Tree { source, model, path: format!("api/models/{repository}/tree/{commit}") };
+    let (base, files) = match &model.file {
+        None => (String::new(), tree.all("")?),
+        Some(file) => tree.around(file)?,
+    };
+    let mut files = choose(model, &base, files)?;
+    for file in &mut files {
+        file.base_len = base.len();
+    }
     Ok(Listing { model: model.clone(), commit, files })
+}
+
+/// The files of a repository at one commit.
+struct Tree<'a> {
+    source: &'a dyn Source,
+    model: &'a ModelRef,
+    path: String,
+}
+
+/// What lies right in a folder.
+#[derive(Default)]
+struct Folder {
+    files: Vec<HubFile>,
+    /// Paths with a `/` at the end.
+    folders: Vec<String>,
+}
+
+impl Tree<'_> {
+    /// What lies in a folder, which is named with a `/` at its end; the repository's own folder is empty.
+    fn folder(&self, folder: &str) -> Result<Folder, PullError> {
+        let below = folder.strip_suffix('/').map(|folder| format!("/{folder}")).unwrap_or_default();
+        let entries: Vec<Entry> = ask(self.source, &format!("{}{below}", self.path))?;
+        let mut found = Folder::default();
+        for entry in entries {
+            let name = entry.path.strip_prefix(folder).unwrap_or_default();
+            if matches!(name, "" | "." | "..") || name.contains(['/', '\\', '\0']) {
+                return Err(PullError::Outside { path: entry.path });
+            }
+            match entry.kind.as_str() {
+                "file" => found.files.push(file(entry)),
+                "directory" => found.folders.push(format!("{}/", entry.path)),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// All files in a folder and below it.
+    fn all(&self, folder: &str) -> Result<Vec<HubFile>, PullError> {
+        let mut open = VecDeque::from([folder.to_owned()]);
+        let mut files = Vec::new();
+        for _ in 0..FOLDERS_MAX {
+            let Some(folder) = open.pop_front() else { return Ok(files) };
+            let found = self.folder(&folder)?;
+            files.extend(found.files);
+            open.extend(found.folders);
+        }
+        let problem = "has too many folders, name a file: hf:ORG/REPO:FOLDER/FILE".to_owned();
+        let files = files.into_iter().map(|file| file.path).collect();
+        Err(PullError::Choose { model: self.model.to_string(), problem, files })
+    }
+
+    /// The folder of the model that a file or package belongs to, and what lies there and beside the file: the closest
+    /// folder above it that has a `config.json`, or else its own.
+    fn around(&self, file: &str) -> Result<(String, Vec<HubFile>), PullError> {
+        let own = file.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        let Folder { files: mut found, mut folders } = self.folder(&own)?;
+        let package = format!("{file}/");
+        if folders.contains(&package) {
+            found.extend(self.all(&package)?);
+        }
+        let is_whole = found.iter().any(|found| found.path == file && found.is_single());
+        let mut base = own.as_str();
+        while !is_whole {
+            let config = format!("{base}{CONFIG_FILE}");
+            if found.iter().any(|file| file.path == config) {
+                // What is said about the model may lie one level below.
+                for folder in
+                    folders.iter().filter(|folder| **folder != own && **folder != package).take(FOLDERS_MAX)
+                {
+                    found.extend(self.folder(folder)?.files);
+                }
+                return Ok((base.to_owned(), found));
+            }
+            let Some(folder) = base.strip_suffix('/') else { break };
+            base = folder.rfind('/').map_or("", |at| &folder[..=at]);
+            let above = self.folder(base)?;
+            found.extend(above.files);
+            folders = above.folders;
+        }
+        Ok((own, found))
+    }
 }
 
 fn ask<T: DeserializeOwned>(source: &dyn Source, path: &str) -> Result<T, PullError> {
@@ -184,54 +263,7 @@ fn file(entry: Entry) -> HubFile {
         Some(lfs) => (lfs.size, Checksum::Sha256(lfs.oid)),
         None => (entry.size, Checksum::Git(entry.oid)),
     };
-    HubFile { path: entry.path, len, checksum }
-}
-
-/// The files that are meant: the named one with all parts of it, else the only GGUF file, else what an engine reads.
-fn choose(model: &ModelRef, files: Vec<HubFile>) -> Result<Vec<HubFile>, PullError> {
-    let names = |files: &[HubFile]| files.iter().map(|file| file.path.clone()).collect::<Vec<_>>();
-    let choose = |problem: &str, files: Vec<String>| {
-        Err(PullError::Choose { model: model.to_string(), problem: problem.to_owned(), files })
-    };
-    if let Some(wanted) = &model.file {
-        let parts = parts_of(wanted);
-        let chosen: Vec<_> = files.iter().filter(|file| parts.contains(&file.path)).cloned().collect();
-        if chosen.len() != parts.len() {
-            return choose("does not have that file, or not all of its parts", names(&files));
-        }
-        return Ok(chosen);
-    }
-    let ggufs: Vec<_> = files.iter().filter(|file| file.path.ends_with(".gguf")).cloned().collect();
-    if let Some(first) = ggufs.first() {
-        if parts_of(&first.path).len() == ggufs.len() {
-            return Ok(ggufs);
-        }
-        return choose("has several GGUF files, name one: hf:ORG/REPO:FILE", names(&ggufs));
-    }
-    let needed: Vec<_> =
-        files.iter().filter(|file| !NOT_NEEDED.iter().any(|end| file.path.ends_with(end))).cloned().collect();
-    // Weights are never among the files that git itself keeps.
-    let has_weights = needed.iter().any(|file| matches!(file.checksum, Checksum::Sha256(_)));
-    if !has_weights || needed.len() > FILES_MAX {
-        let problem = "has no weights that an engine could read beside its other files; of a folder in it, name a file: \
-                       hf:ORG/REPO:FOLDER/FILE";
-        return choose(problem, names(&files));
-    }
-    Ok(needed)
-}
-
-/// The names of all parts of a file, which the name of each tells: `…-00001-of-00003.gguf`.
-fn parts_of(path: &str) -> Vec<String> {
-    let split = || {
-        let stem = path.strip_suffix(".gguf")?;
-        let (rest, count) = stem.rsplit_once("-of-")?;
-        let (begin, number) = rest.rsplit_once('-')?;
-        let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-        let total: usize = count.parse().ok().filter(|total| (1..=FILES_MAX).contains(total))?;
-        (is_number(number) && is_number(count))
-            .then(|| (1..=total).map(|part| format!("{begin}-{part:05}-of-{count}.gguf")).collect())
-    };
-    split().unwrap_or_else(|| vec![path.to_owned()])
+    HubFile { path: entry.path, base_len: 0, len, checksum }
 }
 
 #[cfg(test)]
@@ -255,48 +287,6 @@ mod tests {
         ] {
             let error = text.parse::<ModelRef>().unwrap_err().to_string();
             assert!(error.contains("expected hf:ORG/REPO"), "{text}: {error}");
-        }
-    }
-
-    /// What is chosen of files, of which those for people and machines to read are git's own.
-    fn chosen(reference: &str, files: &[&str]) -> Result<Vec<String>, String> {
-        let file = |path: &&str| {
-            let is_text = [".json", ".md", ".toml"].iter().any(|end| path.ends_with(end));
-            let checksum = if is_text { Checksum::Git } else { Checksum::Sha256 };
-            HubFile { path: (*path).to_owned(), len: 1, checksum: checksum(String::new()) }
-        };
-        let chosen = choose(&reference.parse().unwrap(), files.iter().map(file).collect());
-        chosen
-            .map(|files| files.into_iter().map(|file| file.path).collect())
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_files_that_make_a_model_are_chosen() {
-        let parts = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"];
-        assert_eq!(chosen("hf:o/r", &["README.md", "m.gguf"]).unwrap(), ["m.gguf"]);
-        assert_eq!(chosen("hf:o/r", &parts).unwrap(), parts);
-        assert_eq!(chosen("hf:o/r:m-00001-of-00002.gguf", &[parts[0], parts[1], "n.gguf"]).unwrap(), parts);
-        assert_eq!(chosen("hf:o/r:n.gguf", &["m.gguf", "n.gguf"]).unwrap(), ["n.gguf"]);
-        let error = chosen("hf:o/r", &["a.gguf", "b.gguf"]).unwrap_err();
-        assert!(error.ends_with("name one: hf:ORG/REPO:FILE; there are: a.gguf, b.gguf"), "{error}");
-        assert!(
-            chosen("hf:o/r:m-00001-of-00002.gguf", &[parts[0]]).unwrap_err().contains("not all of its parts")
-        );
-        let folder = [
-            "config.json",
-            "model.safetensors",
-            "pytorch_model.bin",
-            "README.md",
-            "tokenizer.json",
-            "model.toml",
-        ];
-        assert_eq!(
-            chosen("hf:o/r", &folder).unwrap(),
-            ["config.json", "model.safetensors", "tokenizer.json"]
-        );
-        for without in [&["README.md"][..], &["config.json"], &["config.json", "pytorch_model.bin"]] {
-            assert!(chosen("hf:o/r", without).unwrap_err().contains("no weights"), "{without:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pajamas_pipelines::{Detected, Header, Kind, NetworkFiles, detect, open};
+use pajamas_pipelines::{Detected, Header, Kind, NetworkFiles, detect, network_file, open};
 use pajamas_plugin_api::{Dtype, ErrorKind, Task};
 use serde_json::json;
 
@@ -91,6 +91,27 @@ fn what_is_no_model_is_said() {
         (error.kind(), error.message()),
         (ErrorKind::NotFound, "there is no file or folder missing.onnx")
     );
+}
+
+#[test]
+fn of_several_networks_the_plain_one_is_taken_or_the_only_variant_or_the_one_that_was_asked_for() {
+    let table: [(&[&str], Option<&str>, Option<&str>); 6] = [
+        (&["onnx/model.onnx", "onnx/model_q4.onnx"], None, Some("onnx/model.onnx")),
+        (&["onnx/model.onnx", "onnx/model_q4.onnx"], Some("q4"), Some("onnx/model_q4.onnx")),
+        (&["onnx/model_q4.onnx", "other.onnx"], None, Some("onnx/model_q4.onnx")),
+        (&["onnx/model_q4.onnx", "onnx/model_fp16.onnx"], None, None),
+        (&["onnx/model.onnx"], Some("q4"), None),
+        (&["a.onnx"], None, Some("a.onnx")),
+    ];
+    for (files, variant, expected) in table {
+        let folder = folder(&[]);
+        std::fs::create_dir(folder.path().join("onnx")).unwrap();
+        files.iter().for_each(|file| std::fs::write(folder.path().join(file), "").unwrap());
+        let options = variant.map_or_else(|| json!({}), |variant| json!({"variant": variant}));
+        let found = network_file(folder.path(), &object(options), NetworkFiles::ONNX);
+        let expected = expected.map(|file| folder.path().join(file));
+        assert_eq!(found.ok(), expected, "{files:?} {variant:?}");
+    }
 }
 
 fn yolo() -> FakeNetwork {
