@@ -287,7 +287,11 @@ fn carry_out<W: Write>(
                 left_out.push(out);
             }
             Err(error) => {
-                let Some(report) = error.gates() else { return Err(error.into()) };
+                let Some(report) = error.gates() else {
+                    // What was installed before is reported all the same.
+                    failure = Some(error);
+                    break;
+                };
                 if !json {
                     print_gates(printer, report)?;
                 }

@@ -26,6 +26,12 @@ use crate::config::Config;
 use crate::engine::{Caller, Engine, LoadedModel};
 use crate::media::MediaLimits;
 
+/// Temperature of a conversation in the terminal unless one is asked for: what llama.cpp's programs take. At 1 over the whole
+/// vocabulary, which is the API's default, small models lose themselves in noise.
+const TEMPERATURE: f32 = 0.8;
+/// Tokens less probable than this part of the most probable one are never drawn there, as in llama.cpp's programs.
+const MIN_P: f32 = 0.05;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
     /// A model's name, or the path of its file or folder
@@ -48,7 +54,7 @@ pub(super) struct RunArgs {
     /// Instructions that hold for the whole conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// 0 always takes the most probable token, up to 2 [default: 1]
+    /// 0 always takes the most probable token, up to 2 [default: 0.8]
     #[arg(long, value_name = "NUMBER", value_parser = temperature)]
     temperature: Option<f32>,
     /// Most tokens of an answer [default: until the context is full]
@@ -213,7 +219,8 @@ fn params(args: &RunArgs) -> GenerateParams {
     let defaults = GenerateParams::default();
     GenerateParams {
         max_tokens: args.max_tokens,
-        temperature: args.temperature.unwrap_or(defaults.temperature),
+        temperature: args.temperature.unwrap_or(TEMPERATURE),
+        min_p: MIN_P,
         seed: args.seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0),
         ..defaults
     }
