@@ -13,7 +13,8 @@ pub trait Vocabulary: Send + Sync {
         self.len() == 0
     }
 
-    /// Appends the tokens of a text. No part of the text becomes a control token, and nothing is put around it.
+    /// Appends the tokens of a text to `tokens`, which has what comes before it. No part of the text becomes a control token,
+    /// and nothing is put around it but the space that some vocabularies put before a text.
     fn encode(&self, text: &str, tokens: &mut Vec<i32>);
 
     /// The tokens that are written by templates, not by users. Asked once.

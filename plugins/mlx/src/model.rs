@@ -166,10 +166,9 @@ struct WholeTexts(Arc<Tokenizer>);
 impl EmbedTexts for WholeTexts {
     fn whole(&self, text: &str) -> Vec<i32> {
         let vocabulary = self.0.vocabulary();
-        let mut tokens: Vec<i32> = vocabulary.begin().into_iter().collect();
+        let mut tokens = Vec::new();
         vocabulary.encode(text, &mut tokens);
-        tokens.extend(vocabulary.end());
-        tokens
+        vocabulary.begin().into_iter().chain(tokens).chain(vocabulary.end()).collect()
     }
 
     fn pairs(&self, _: &Request, _: usize) -> Result<Vec<Vec<i32>>, Error> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pajamas_plugin_api::Error;
+use serde_json::Value;
 use tokenizers::Tokenizer;
 use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
@@ -17,6 +18,8 @@ const FILE: &str = "tokenizer.json";
 /// The vocabulary of a checkpoint.
 pub struct CheckpointVocabulary {
     tokenizer: Tokenizer,
+    /// For a text after other tokens, where only the first text gets a space before it.
+    inner: Option<Tokenizer>,
     /// The bytes of each token, as they are written.
     pieces: Vec<Piece>,
     begin: Option<i32>,
@@ -51,17 +54,18 @@ impl CheckpointVocabulary {
         let path = folder.join(FILE);
         let bytes = files::read_bounded(&path)?;
         let bad = |reason: &dyn std::fmt::Display| Error::bad_model(format!("{}: {reason}", path.display()));
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| bad(&error))?;
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|error| bad(&error))?;
-        tokenizer.set_encode_special_tokens(true);
-        let text = String::from_utf8_lossy(&bytes);
-        let spelling = spelling(&text);
+        let tokenizer = plain_tokenizer(&bytes).map_err(|error| bad(&error))?;
+        let file: Value = serde_json::from_slice(&bytes).map_err(|error| bad(&error))?;
+        let spelling = spelling(&file);
+        let inner = without_first_space(file)
+            .map(|file| plain_tokenizer(file.to_string().as_bytes()))
+            .transpose()
+            .map_err(|error| bad(&error))?;
         let pieces = pieces(&tokenizer, spelling, len).map_err(|error| bad(&error))?;
         let (begin, end) = frame(&tokenizer).map_err(|error| bad(&error))?;
         let named = texts.eos_token.as_deref().and_then(|text| tokenizer.token_to_id(text));
         let ends = texts.ends.iter().copied().chain(named).collect();
-        Ok(Self { tokenizer, pieces, begin, end, ends })
+        Ok(Self { tokenizer, inner, pieces, begin, end, ends })
     }
 
     /// The text of a token, if it is one.
@@ -78,7 +82,8 @@ impl Vocabulary for CheckpointVocabulary {
     }
 
     fn encode(&self, text: &str, tokens: &mut Vec<i32>) {
-        match self.tokenizer.encode_fast(text, false) {
+        let tokenizer = self.inner.as_ref().filter(|_| !tokens.is_empty()).unwrap_or(&self.tokenizer);
+        match tokenizer.encode_fast(text, false) {
             Ok(encoding) => tokens.extend(encoding.get_ids().iter().map(|id| id.cast_signed())),
             // Only tokenizers with pieces that do not fit together get here.
             Err(error) => tracing::warn!("a text of {} bytes cannot be tokenized: {error}", text.len()),
@@ -151,16 +156,39 @@ fn frame(tokenizer: &Tokenizer) -> tokenizers::Result<(Option<i32>, Option<i32>)
     Ok((first.map(|id| id.cast_signed()), last.map(|id| id.cast_signed())))
 }
 
+/// The tokenizer of a file, which leaves texts as they are and reads no special token in them.
+fn plain_tokenizer(file: &[u8]) -> tokenizers::Result<Tokenizer> {
+    let mut tokenizer = Tokenizer::from_bytes(file)?;
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None)?;
+    tokenizer.set_encode_special_tokens(true);
+    Ok(tokenizer)
+}
+
 /// Told by the decoder, which is where tokenizers say how bytes come back.
-fn spelling(text: &str) -> Spelling {
-    let decoder = serde_json::from_str::<serde_json::Value>(text)
-        .ok()
-        .and_then(|mut file| file.get_mut("decoder").map(serde_json::Value::take));
-    if decoder.is_some_and(|decoder| decoder.to_string().contains("\"ByteLevel\"")) {
+fn spelling(file: &Value) -> Spelling {
+    if file.get("decoder").is_some_and(|decoder| decoder.to_string().contains("\"ByteLevel\"")) {
         Spelling::ByteLevel
     } else {
         Spelling::Metaspace
     }
+}
+
+/// The file with no space before any text, if it puts one before the first text only. That scheme looks at where a text
+/// lies in the prompt (`PrependScheme::First` of the tokenizers crate), which pieces that are tokenized one by one do not tell.
+fn without_first_space(mut file: Value) -> Option<Value> {
+    fn change(value: &mut Value) -> bool {
+        match value {
+            Value::Object(fields) => {
+                let scheme = fields.get_mut("prepend_scheme").filter(|scheme| *scheme == "first");
+                let is_here = scheme.map(|scheme| *scheme = "never".into()).is_some();
+                fields.values_mut().map(change).fold(is_here, |any, changed| any | changed)
+            }
+            Value::Array(items) => items.iter_mut().map(change).fold(false, |any, changed| any | changed),
+            _ => false,
+        }
+    }
+    change(file.get_mut("pre_tokenizer")?).then_some(file)
 }
 
 /// The tokens by id. Ids that the file leaves out, which pad the logits, have no text and cannot be written.
@@ -236,6 +264,36 @@ mod tests {
         // The alphabet is the tokenizers crate's own.
         for byte in tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet() {
             assert!(byte_of_char(byte).is_some(), "{byte:?}");
+        }
+    }
+
+    #[test]
+    fn a_space_before_the_first_text_only_is_not_before_the_others() {
+        let file = |scheme: &str| {
+            serde_json::json!({
+                "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+                "added_tokens": [{"id": 0, "content": "<s>", "special": true, "single_word": false, "lstrip": false,
+                                  "rstrip": false, "normalized": false}],
+                "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                    {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false}]},
+                "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false},
+                "model": {"type": "BPE", "vocab": {"<s>": 0, "▁": 1, "h": 2, "i": 3, "hi": 4, "▁hi": 5},
+                          "merges": ["h i", "▁ hi"]},
+            })
+        };
+        for (scheme, first, later) in [("first", 5, 4), ("always", 5, 5), ("never", 4, 4)] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(FILE), file(scheme).to_string()).unwrap();
+            let vocabulary = CheckpointVocabulary::open(folder.path(), 6, &TextFiles::default()).unwrap();
+            for (before, token) in [(vec![], first), (vec![0], later)] {
+                let mut tokens = before.clone();
+                vocabulary.encode("hi", &mut tokens);
+                assert_eq!(tokens, [before.clone(), vec![token]].concat(), "{scheme} after {before:?}");
+            }
+            // As the tokenizer itself has it, where it sees the whole prompt.
+            let whole = Tokenizer::from_bytes(file(scheme).to_string()).unwrap();
+            let whole = whole.encode_fast("<s>hi", false).unwrap();
+            assert_eq!(whole.get_ids(), [0, later.cast_unsigned()], "{scheme}");
         }
     }
 }
