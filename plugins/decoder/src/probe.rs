@@ -68,12 +68,10 @@ fn compute<R: TensorRunner>(
         batch.push(token(sequence, len), len, sequence, true);
     }
     runner.decode(&mut batch, &|| false)?;
+    let rows: Vec<usize> = (0..LENS.len()).collect();
+    let all: Option<Vec<&[f32]>> = runner.logits(&rows).into_iter().collect();
     let missing = || DecodeError::Failed("the decoder returned no logits".to_owned());
-    let mut all = Vec::new();
-    for row in 0..LENS.len() {
-        all.extend_from_slice(runner.logits(row).ok_or_else(missing)?);
-    }
-    Ok(all)
+    Ok(all.ok_or_else(missing)?.concat())
 }
 
 /// The largest difference as a part of the spread.

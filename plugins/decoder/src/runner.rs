@@ -220,9 +220,12 @@ impl<R: TensorRunner> LmRunner for DecoderRunner<R> {
         result
     }
 
-    fn logits(&mut self, row: usize) -> Option<&[f32]> {
-        let begin = (*self.outputs.get(row)?)? * self.layout.vocabulary;
-        self.logits.get(begin..begin + self.layout.vocabulary)
+    fn logits(&mut self, rows: &[usize]) -> Vec<Option<&[f32]>> {
+        let of_row = |row: &usize| {
+            let begin = (*self.outputs.get(*row)?)? * self.layout.vocabulary;
+            self.logits.get(begin..begin + self.layout.vocabulary)
+        };
+        rows.iter().map(of_row).collect()
     }
 
     /// False where the sequence holds less than it should: after a copy that failed.

@@ -10,6 +10,7 @@
 mod cache;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
+mod choosing;
 mod counters;
 mod embed;
 mod engine;

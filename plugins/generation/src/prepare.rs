@@ -72,6 +72,8 @@ impl Preparer {
                         ignore_eos: params.ignore_eos,
                         control_tokens: params.control_tokens,
                         announced: false,
+                        unsaid: None,
+                        refused: false,
                         reuse: params.cache_prompt,
                         deadline,
                         ticket,

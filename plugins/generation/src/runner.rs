@@ -10,16 +10,24 @@ pub trait LmRunner: Send {
     /// Tokens that one sequence can hold.
     fn sequence_len_max(&self) -> usize;
 
-    /// Computes the rows of `batch` and appends them to their sequences. The positions of a sequence follow its cells
-    /// without a gap.
+    /// Whether another device does nearly all of the computation, so that [`decode`](Self::decode) returns long before it is
+    /// done. What does not have to wait for the next step is then done while it runs, and the cores are free for choosing
+    /// tokens.
+    fn computes_elsewhere(&self) -> bool {
+        false
+    }
+
+    /// Computes the rows of `batch` and appends them to their sequences, or lets another device begin with that. The
+    /// positions of a sequence follow its cells without a gap.
     ///
     /// # Errors
     /// There is no room, `abort` said so, or the computation failed; what the cache then holds of the batch's rows is
     /// removed by the caller, but for [`DecodeError::NoCells`], which leaves the cache as it was.
     fn decode(&mut self, batch: &mut Batch, abort: AbortCheck<'_>) -> Result<(), DecodeError>;
 
-    /// The logits of row `row` of the last batch, one for each token of the vocabulary, if that row was an output.
-    fn logits(&mut self, row: usize) -> Option<&[f32]>;
+    /// The logits of these rows of the last batch, one for each token of the vocabulary, where a row was an output. Waits until
+    /// they are computed.
+    fn logits(&mut self, rows: &[usize]) -> Vec<Option<&[f32]>>;
 
     /// Removes the cells of `sequence` from position `from` on. False when the kind of memory cannot remove a part.
     fn remove(&mut self, sequence: usize, from: usize) -> bool;

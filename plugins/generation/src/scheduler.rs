@@ -1,5 +1,6 @@
 //! The engine's loop: continuous batching over slots. Each step computes one token of every running stream and, in
-//! the same call, the next piece of the prompts that are still being read.
+//! the same call, the next piece of the prompts that are still being read. Between two steps tokens are chosen; they are sent
+//! at once, or where another device computes, during the next step.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,10 +10,11 @@ use std::time::Instant;
 use pajamas_plugin_api::{Error, Event, Finish};
 
 use crate::cache::{self, SlotView};
+use crate::choosing::{Chooser, Turn};
 use crate::counters::{Counters, add};
 use crate::queue::Queue;
 use crate::runner::{Batch, DecodeError, LmRunner};
-use crate::stream::{Buffers, Next, Stream};
+use crate::stream::{Next, Stream};
 use crate::tokenizer::Tokenizer;
 
 /// What a scheduler works with.
@@ -39,7 +41,9 @@ pub(crate) struct Scheduler {
     slots: Vec<Slot>,
     waiting: VecDeque<Stream>,
     batch: Batch,
-    buffers: Buffers,
+    chooser: Chooser,
+    /// The text of a token.
+    text: Vec<u8>,
     step: u64,
     /// Set when a stream gave up its cells: nothing is admitted until another stream has ended.
     full: bool,
@@ -69,12 +73,14 @@ impl Scheduler {
     /// A scheduler with empty slots.
     pub(crate) fn new(setup: Setup) -> Self {
         let slots = (0..setup.slots).map(|_| Slot::default()).collect();
+        let chooser = Chooser::new(setup.runner.computes_elsewhere());
         Self {
             setup,
             slots,
             waiting: VecDeque::new(),
             batch: Batch::default(),
-            buffers: Buffers::default(),
+            chooser,
+            text: Vec::new(),
             step: 0,
             full: false,
         }
@@ -93,18 +99,22 @@ impl Scheduler {
     /// Runs until the queue is closed; streams that still run then are failed.
     pub(crate) fn run(&mut self) {
         while self.has_work() {
-            self.end_interrupted();
-            self.admit();
-            self.plan();
-            if !self.batch.is_empty() {
-                self.compute();
-            }
+            self.step();
         }
         let unloaded = || Next::Fail(Error::internal("the model was unloaded"));
         for index in 0..self.slots.len() {
             self.end(index, unloaded());
         }
         self.waiting.drain(..).for_each(|stream| stream.finish(unloaded()));
+    }
+
+    fn step(&mut self) {
+        self.end_interrupted();
+        self.admit();
+        self.plan();
+        if !self.batch.is_empty() {
+            self.compute();
+        }
     }
 
     /// Takes new streams, waiting for one when there is nothing else to do. False when the engine is to stop.
@@ -231,7 +241,10 @@ impl Scheduler {
             planned.filter_map(|slot| slot.stream.as_ref().map(|stream| &stream.job)).collect();
         // A step is abandoned only when nobody waits for it any more; otherwise a cancelled stream ends after it.
         let abandoned = || jobs.iter().all(|job| job.is_cancelled());
-        match self.setup.runner.decode(&mut self.batch, &abandoned) {
+        let outcome = self.setup.runner.decode(&mut self.batch, &abandoned);
+        // What the step before has left to do, while another device computes.
+        self.say();
+        match outcome {
             Ok(()) => self.take_results(),
             Err(DecodeError::NoCells) => self.make_room(),
             Err(DecodeError::Aborted) => self.forget_step(),
@@ -246,38 +259,60 @@ impl Scheduler {
         }
     }
 
+    /// Sends the tokens that were chosen and not yet sent.
+    fn say(&mut self) {
+        let vocabulary = self.setup.tokenizer.vocabulary();
+        for stream in self.slots.iter_mut().filter_map(|slot| slot.stream.as_mut()) {
+            stream.say(vocabulary, &mut self.text);
+        }
+    }
+
     fn take_results(&mut self) {
         self.step += 1;
         add(&self.setup.counters.steps, 1);
         let context_len = self.setup.runner.sequence_len_max();
-        for index in 0..self.slots.len() {
-            let slot = &mut self.slots[index];
-            let (Some(stream), 1..) = (&mut slot.stream, slot.planned) else { continue };
+        let mut rows = Vec::new();
+        for slot in &mut self.slots {
+            let (Some(stream), 1..) = (&slot.stream, slot.planned) else { continue };
             let begin = slot.cells.len();
             slot.cells.extend_from_slice(&stream.tokens[begin..begin + slot.planned]);
             slot.last_used = self.step;
             if slot.planned > 1 || begin < stream.prompt_len {
                 add(&self.setup.counters.prompt_tokens, slot.planned);
             }
-            let Some(row) = slot.row else {
+            if let Some(row) = slot.row {
+                rows.push(row);
+            } else {
                 // Shows the host that the engine is not hanging.
                 let fraction = slot.cells.len() as f32 / stream.tokens.len() as f32;
                 stream.job.push(&Event::Progress { fraction, text: "reading the prompt" });
-                continue;
-            };
-            let room = context_len - slot.cells.len();
-            let known = stream.tokens.len();
-            let next = match self.setup.runner.logits(row) {
-                Some(logits) => {
-                    stream.advance(logits, room, self.setup.tokenizer.vocabulary(), &mut self.buffers)
-                }
-                None => Next::Fail(Error::internal("the engine returned no logits")),
-            };
-            add(&self.setup.counters.generated_tokens, stream.tokens.len() - known);
-            if !matches!(next, Next::Continue) {
-                self.end(index, next);
             }
         }
+        let ended = self.choose(&rows, context_len);
+        if !self.setup.runner.computes_elsewhere() {
+            self.say();
+        }
+        for (index, next) in ended {
+            self.end(index, next);
+        }
+    }
+
+    /// Lets the streams choose whose logits are in these rows, in order of their slots; what becomes of those that do not go on.
+    fn choose(&mut self, rows: &[usize], context_len: usize) -> Vec<(usize, Next)> {
+        let Self { setup, slots, chooser, .. } = self;
+        let chosen = slots.iter_mut().enumerate().filter(|(_, slot)| slot.row.is_some());
+        let mut turns: Vec<Turn<'_>> = chosen
+            .zip(setup.runner.logits(rows))
+            .filter_map(|((index, Slot { stream, cells, .. }), logits)| {
+                let room = context_len.saturating_sub(cells.len());
+                Some(Turn { slot: index, stream: stream.as_mut()?, logits, room, next: Next::Continue })
+            })
+            .collect();
+        chooser.choose(&mut turns, setup.tokenizer.vocabulary());
+        let chosen = turns.iter().filter(|turn| turn.stream.unsaid.is_some()).count();
+        add(&setup.counters.generated_tokens, chosen);
+        let ended = turns.into_iter().filter(|turn| !matches!(turn.next, Next::Continue));
+        ended.map(|turn| (turn.slot, turn.next)).collect()
     }
 
     /// Restores the sequences to what they were before a step that did not complete.
@@ -320,10 +355,14 @@ impl Scheduler {
     }
 
     fn end(&mut self, index: usize, how: Next) {
-        if let Some(stream) = self.slots[index].stream.take() {
+        if let Some(mut stream) = self.slots[index].stream.take() {
             self.setup.counters.busy.fetch_sub(1, Ordering::Relaxed);
             self.full = false;
+            stream.say(self.setup.tokenizer.vocabulary(), &mut self.text);
             stream.finish(how);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

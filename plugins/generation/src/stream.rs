@@ -29,6 +29,10 @@ pub(crate) struct Stream {
     pub control_tokens: bool,
     /// The counts of the prompt were sent, which happens before the first token.
     pub announced: bool,
+    /// The last token, while it was not sent.
+    pub unsaid: Option<Choice>,
+    /// Nobody takes its events any more.
+    pub refused: bool,
     /// Look for a computed prefix.
     pub reuse: bool,
     /// When the answer is useless.
@@ -51,19 +55,19 @@ pub(crate) enum Next {
 }
 
 impl Stream {
-    /// Samples the next token, sends it, and says how to go on. `room` is how many more tokens the context can hold
-    /// after those that are computed.
+    /// Samples the next token, which is then to be [said](Self::say), and tells how to go on. `room` is how many more tokens
+    /// the context can hold after those that are computed.
     pub(crate) fn advance(
         &mut self,
         logits: &[f32],
         room: usize,
         vocabulary: &dyn Vocabulary,
-        buffers: &mut Buffers,
+        scratch: &mut Scratch,
     ) -> Next {
         if !std::mem::replace(&mut self.announced, true) {
             self.job.push(&Event::Usage(self.usage()));
         }
-        let choice = match self.sampler.sample(logits, &mut buffers.scratch) {
+        let choice = match self.sampler.sample(logits, scratch) {
             Ok(choice) => choice,
             Err(error) => return Next::Fail(error.into()),
         };
@@ -74,9 +78,7 @@ impl Stream {
             return Next::Fail(error.into());
         }
         self.tokens.push(choice.token.cast_signed());
-        if self.push(choice, vocabulary, buffers) == Flow::Cancelled {
-            return Next::Finish(Finish::Cancelled);
-        }
+        self.unsaid = Some(choice);
         match self.end() {
             Some(finish) => Next::Finish(finish),
             None if room == 0 => Next::Finish(Finish::Length),
@@ -97,7 +99,7 @@ impl Stream {
 
     /// Whether the stream is to be given up, and how that is reported.
     pub(crate) fn interrupted(&self, now: Instant) -> Option<Next> {
-        if self.job.is_cancelled() {
+        if self.refused || self.job.is_cancelled() {
             Some(Next::Finish(Finish::Cancelled))
         } else if self.deadline.is_some_and(|deadline| now >= deadline) {
             Some(Next::Fail(Error::new(ErrorKind::Deadline, "the deadline of the request has passed")))
@@ -127,43 +129,27 @@ impl Stream {
         }
     }
 
-    fn push(&self, choice: Choice, vocabulary: &dyn Vocabulary, buffers: &mut Buffers) -> Flow {
-        buffers.text.clear();
-        vocabulary.piece_into(choice.token, self.control_tokens, &mut buffers.text);
-        let own_len = buffers.text.len();
-        let ends: Vec<(usize, usize)> = buffers
-            .scratch
+    /// Sends the last token, unless that was done. `text` is a buffer.
+    pub(crate) fn say(&mut self, vocabulary: &dyn Vocabulary, text: &mut Vec<u8>) {
+        let Some(choice) = self.unsaid.take() else { return };
+        text.clear();
+        vocabulary.piece_into(choice.token, self.control_tokens, text);
+        let own_len = text.len();
+        let ends: Vec<(usize, usize)> = choice
             .top
             .iter()
             .map(|&(token, _)| {
-                let begin = buffers.text.len();
-                vocabulary.piece_into(token, self.control_tokens, &mut buffers.text);
-                (begin, buffers.text.len())
+                let begin = text.len();
+                vocabulary.piece_into(token, self.control_tokens, text);
+                (begin, text.len())
             })
             .collect();
-        let top: Vec<TopLogprob<'_>> = buffers
-            .scratch
-            .top
-            .iter()
-            .zip(ends)
-            .map(|(&(token, logprob), (begin, end))| TopLogprob {
-                token,
-                logprob,
-                text: &buffers.text[begin..end],
-            })
+        let alternatives = choice.top.iter().zip(ends);
+        let top: Vec<TopLogprob<'_>> = alternatives
+            .map(|(&(token, logprob), (begin, end))| TopLogprob { token, logprob, text: &text[begin..end] })
             .collect();
-        self.job.push(&Event::Token {
-            token: choice.token,
-            text: &buffers.text[..own_len],
-            logprob: choice.logprob,
-            top: &top,
-        })
+        let event =
+            Event::Token { token: choice.token, text: &text[..own_len], logprob: choice.logprob, top: &top };
+        self.refused |= self.job.push(&event) == Flow::Cancelled;
     }
-}
-
-/// Buffers that an engine's streams share.
-#[derive(Debug, Default)]
-pub(crate) struct Buffers {
-    scratch: Scratch,
-    text: Vec<u8>,
 }

@@ -75,6 +75,8 @@ pub(crate) struct ContextConfig {
     pub flash_attention: Option<bool>,
     /// One buffer of cells for all sequences.
     pub kv_unified: bool,
+    /// GPUs compute all layers.
+    pub on_gpu: bool,
     /// `Some(pooling)` makes an embedding context; -1 takes the model's pooling.
     pub pooling: Option<i32>,
     /// RoPE base frequency.
@@ -141,6 +143,7 @@ pub(crate) struct Context {
     extras: BatchExtras,
     vocabulary: usize,
     embedding: usize,
+    on_gpu: bool,
     _model: Arc<LlamaModel>,
 }
 
@@ -168,7 +171,8 @@ impl Context {
         let embedding =
             if rank { model.n_cls_out() as usize } else { usize::try_from(model.n_embd_out()).unwrap_or(0) };
         let vocabulary = usize::try_from(model.n_vocab()).unwrap_or(0);
-        Some(Self { raw, abort, extras: BatchExtras::default(), vocabulary, embedding, _model: model })
+        let (extras, on_gpu) = (BatchExtras::default(), config.on_gpu);
+        Some(Self { raw, abort, extras, vocabulary, embedding, on_gpu, _model: model })
     }
 
     /// The pooled embedding (or the scores) of a sequence of the last batch.
@@ -203,6 +207,11 @@ impl LmRunner for Context {
         unsafe { sys::llama_n_ctx_seq(self.raw.as_ptr()) as usize }
     }
 
+    /// `llama_decode` waits for the CPU only.
+    fn computes_elsewhere(&self) -> bool {
+        self.on_gpu
+    }
+
     /// `abort` is asked between the operations on the CPU.
     fn decode(&mut self, batch: &mut Batch, abort: AbortCheck<'_>) -> Result<(), DecodeError> {
         llama_log::forget_error();
@@ -223,13 +232,16 @@ impl LmRunner for Context {
         }
     }
 
-    fn logits(&mut self, row: usize) -> Option<&[f32]> {
-        let row = i32::try_from(row).ok()?;
-        // SAFETY: the context is live; llama.cpp checks the row and answers null for a wrong one.
-        let data = NonNull::new(unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), row) })?;
-        // SAFETY: a row of logits has one value for each token of the vocabulary, valid until the next decode, which
-        // needs `&mut self`.
-        Some(unsafe { std::slice::from_raw_parts(data.as_ptr(), self.vocabulary) })
+    fn logits(&mut self, rows: &[usize]) -> Vec<Option<&[f32]>> {
+        let of_row = |row: &usize| {
+            let row = i32::try_from(*row).ok()?;
+            // SAFETY: the context is live; llama.cpp checks the row and answers null for a wrong one.
+            let data = NonNull::new(unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), row) })?;
+            // SAFETY: a row of logits has one value for each token of the vocabulary, valid until the next decode, which
+            // needs `&mut self`. Asking for another row does not move it.
+            Some(unsafe { std::slice::from_raw_parts(data.as_ptr(), self.vocabulary) })
+        };
+        rows.iter().map(of_row).collect()
     }
 
     fn remove(&mut self, sequence: usize, from: usize) -> bool {

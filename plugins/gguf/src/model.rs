@@ -241,6 +241,7 @@ fn generating_context(
         sequences: options.slots,
         outputs: options.slots,
         kv_unified: options.kv_unified,
+        on_gpu: gpu && options.gpu_layers.is_none_or(|layers| layers > model.n_layer()),
         pooling: None,
         ..base_config(options, gpu)
     };
@@ -291,6 +292,7 @@ fn base_config(options: &Options, gpu: bool) -> ContextConfig {
             Switch::Off => Some(false),
         },
         kv_unified: false,
+        on_gpu: false,
         pooling: None,
         rope_freq_base: options.rope_freq_base.unwrap_or(0.0),
         rope_freq_scale: options.rope_freq_scale.unwrap_or(0.0),

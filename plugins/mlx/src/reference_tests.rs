@@ -66,7 +66,7 @@ fn step(runner: &mut MlxRunner, parts: &[(usize, usize, &[i32])], expected: &[Ve
     }
     runner.decode(&mut batch, &|| false).unwrap();
     for (row, position) in rows {
-        let logits = runner.logits(row).unwrap();
+        let logits = runner.logits(&[row])[0].unwrap();
         let difference =
             logits.iter().zip(&expected[position]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(logits.len() == expected[position].len(), "{what}: {} logits", logits.len());
@@ -187,7 +187,7 @@ fn the_perplexity_of_a_text_is_that_of_mlx_lm() {
         }
         runner.decode(&mut batch, &|| false).unwrap();
         let mut surprise = |(row, next): (usize, &i32)| {
-            let logits = runner.logits(row).unwrap();
+            let logits = runner.logits(&[row])[0].unwrap();
             let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
             sum.ln() - f64::from(logits[usize::try_from(*next).unwrap()] - max)

@@ -103,9 +103,12 @@ impl LmRunner for MlxRunner {
         result
     }
 
-    fn logits(&mut self, row: usize) -> Option<&[f32]> {
-        let index = (*self.outputs.get(row)?)?;
-        self.logits.get(index * self.vocab_size..(index + 1) * self.vocab_size)
+    fn logits(&mut self, rows: &[usize]) -> Vec<Option<&[f32]>> {
+        let of_row = |row: &usize| {
+            let index = (*self.outputs.get(*row)?)?;
+            self.logits.get(index * self.vocab_size..(index + 1) * self.vocab_size)
+        };
+        rows.iter().map(of_row).collect()
     }
 
     fn remove(&mut self, sequence: usize, from: usize) -> bool {

@@ -247,11 +247,11 @@ fn step(runner: &mut DecoderRunner<Fake>, held: &mut [Vec<i32>], new: &[(usize, 
     for (sequence, tokens) in new {
         held[*sequence].extend(tokens);
         for expected in expected(&held[*sequence], tokens.len()) {
-            assert_eq!(runner.logits(row).unwrap(), expected, "{new:?}, sequence {sequence}");
+            assert_eq!(runner.logits(&[row])[0].unwrap(), expected, "{new:?}, sequence {sequence}");
             row += 1;
         }
     }
-    assert_eq!(runner.logits(row), None);
+    assert_eq!(runner.logits(&[row]), [None]);
 }
 
 #[derive(Clone, Debug)]

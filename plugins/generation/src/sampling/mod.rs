@@ -34,13 +34,11 @@ pub(crate) struct Sampler {
     position: u64,
 }
 
-/// Buffers that all streams of an engine share.
+/// Buffers of a thread that chooses, for one stream after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     logits: Vec<f32>,
     draw: Draw,
-    /// Alternatives of the token sampled last, best first, as (token, log-probability).
-    pub(crate) top: Vec<(u32, f32)>,
 }
 
 /// Buffers of a draw.
@@ -51,12 +49,14 @@ struct Draw {
 }
 
 /// A sampled token.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Choice {
     /// The token.
     pub token: u32,
     /// Its log-probability, 0 unless asked for.
     pub logprob: f32,
+    /// Alternatives, best first, as (token, log-probability).
+    pub top: Vec<(u32, f32)>,
 }
 
 /// Why no token could be chosen.
@@ -137,15 +137,14 @@ impl Sampler {
         };
         scratch.logits = buffer;
         let token = token?;
-        scratch.top.clear();
-        let mut logprob = 0.0;
+        let (mut logprob, mut top) = (0.0, Vec::new());
         if let Some(count) = self.top_logprobs {
             let total = logprobs::log_sum_exp(raw);
             logprob = raw.get(token as usize).map_or(f32::NEG_INFINITY, |logit| logit - total);
-            logprobs::top(raw, count, &mut scratch.top);
-            scratch.top.iter_mut().for_each(|(_, logit)| *logit -= total);
+            logprobs::top(raw, count, &mut top);
+            top.iter_mut().for_each(|(_, logit)| *logit -= total);
         }
-        Ok(Choice { token, logprob })
+        Ok(Choice { token, logprob, top })
     }
 
     /// Makes `token` part of the output.
@@ -326,7 +325,7 @@ mod tests {
         let choice = sampler.sample(&[0.0, 0.0, 0.0, 0.0], &mut scratch).unwrap();
         assert_eq!(choice.token, 0);
         assert!((choice.logprob - 0.25f32.ln()).abs() < 1e-6);
-        assert_eq!(scratch.top.len(), 2);
+        assert_eq!(choice.top.len(), 2);
     }
 
     #[test]
