@@ -230,9 +230,11 @@ impl Tree<'_> {
         if folders.contains(&package) {
             found.extend(self.all(&package)?);
         }
-        let is_whole = found.iter().any(|found| found.path == file && found.is_single());
+        if found.iter().any(|found| found.path == file && found.is_single()) {
+            return Ok((own, found));
+        }
         let mut base = own.as_str();
-        while !is_whole {
+        loop {
             let config = format!("{base}{CONFIG_FILE}");
             if found.iter().any(|file| file.path == config) {
                 // What is said about the model may lie one level below.
@@ -243,13 +245,12 @@ impl Tree<'_> {
                 }
                 return Ok((base.to_owned(), found));
             }
-            let Some(folder) = base.strip_suffix('/') else { break };
+            let Some(folder) = base.strip_suffix('/') else { return Ok((own, found)) };
             base = folder.rfind('/').map_or("", |at| &folder[..=at]);
             let above = self.folder(base)?;
             found.extend(above.files);
             folders = above.folders;
         }
-        Ok((own, found))
     }
 }
 
