@@ -1,6 +1,6 @@
 //! The engine's loop: continuous batching over slots. Each step computes one token of every running stream and, in
 //! the same call, the next piece of the prompts that are still being read. Between two steps tokens are chosen; they are sent
-//! at once, or where another device computes, during the next step.
+//! at once, or where another device computes, during the next step if that is like the one before.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub(crate) struct Scheduler {
     chooser: Chooser,
     /// The text of a token.
     text: Vec<u8>,
+    /// Rows of the last step.
+    rows: usize,
     step: u64,
     /// Set when a stream gave up its cells: nothing is admitted until another stream has ended.
     full: bool,
@@ -81,6 +83,7 @@ impl Scheduler {
             batch: Batch::default(),
             chooser,
             text: Vec::new(),
+            rows: 0,
             step: 0,
             full: false,
         }
@@ -236,6 +239,11 @@ impl Scheduler {
     }
 
     fn compute(&mut self) {
+        let rows = self.batch.len();
+        if std::mem::replace(&mut self.rows, rows) != rows {
+            // To begin a step of another shape takes the CPU milliseconds: nothing that is chosen waits for that.
+            self.say();
+        }
         let planned = self.slots.iter().filter(|slot| slot.planned > 0);
         let jobs: Vec<_> =
             planned.filter_map(|slot| slot.stream.as_ref().map(|stream| &stream.job)).collect();

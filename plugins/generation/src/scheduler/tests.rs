@@ -183,9 +183,13 @@ fn tokens_are_sent_before_the_next_step_or_while_another_device_computes_it() {
         Asked { params, ..Asked::greedy(3) }
     };
     let gone = || Asked { takes: 1, ..Asked::greedy(2) };
-    let table: [(bool, Asked, &[&str]); 6] = [
+    let longer = || Asked { prompt: vec![5, 6], ..Asked::greedy(6) };
+    let table: [(bool, Asked, &[&str]); 8] = [
         (false, Asked::greedy(6), &["decode", "7", "decode", "8", "decode", "Stop"]),
         (true, Asked::greedy(6), &["decode", "decode", "7", "decode", "8", "Stop"]),
+        // The step after a prompt is of another shape.
+        (false, longer(), &["decode", "7", "decode", "8", "decode", "Stop"]),
+        (true, longer(), &["decode", "7", "decode", "decode", "8", "Stop"]),
         (false, limited(), &["decode", "4", "decode", "5", "Length"]),
         (true, limited(), &["decode", "decode", "4", "5", "Length"]),
         (false, gone(), &["decode", "3", "Cancelled"]),
