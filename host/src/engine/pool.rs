@@ -52,6 +52,12 @@ impl PluginSlot {
         let _ = self.current.subscribe().wait_for(|version| !version.is_in_trouble()).await;
     }
 
+    /// Waits until another version than this one serves.
+    pub(super) async fn replaced(&self, version: &Arc<PluginVersion>) {
+        // An error means that the sender is gone, which lives as long as `self`.
+        let _ = self.current.subscribe().wait_for(|current| !Arc::ptr_eq(current, version)).await;
+    }
+
     /// Ends the probation of the version that serves, whatever its trouble.
     pub(super) fn settle(&self) {
         self.current.send_modify(|version| version.end_probation());

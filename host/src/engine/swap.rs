@@ -447,11 +447,13 @@ impl Swap<'_> {
 
 /// Brings the old version back when the new one gets into trouble soon.
 async fn watch(shared: Arc<Shared>, name: String, new: Arc<PluginVersion>, old: Arc<PluginVersion>) {
-    if tokio::time::timeout(PROBATION, new.in_trouble()).await.is_err() {
-        new.end_probation();
-        return;
-    }
     let Some(slot) = shared.pool.slot(&name) else { return };
+    tokio::select! {
+        () = new.in_trouble() => {}
+        () = tokio::time::sleep(PROBATION) => return new.end_probation(),
+        // Neither version is needed any longer than that: each holds its folder.
+        () = slot.replaced(&new) => return,
+    }
     let _guard = slot.swapping.lock().await;
     if !Arc::ptr_eq(&slot.current(), &new) {
         return;
