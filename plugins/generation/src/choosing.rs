@@ -52,16 +52,12 @@ impl Chooser {
         Self::with_threads(threads)
     }
 
+    /// A chooser on so many threads, the caller's included, or on that one where the system refuses more.
     pub(crate) fn with_threads(threads: usize) -> Self {
         let others = threads.saturating_sub(1);
         let builder = ThreadPoolBuilder::new().num_threads(others).thread_name(|_| "choose".to_owned());
-        let pool = (others > 0).then(|| builder.build()).and_then(|pool| match pool {
-            Ok(pool) => Some(pool),
-            Err(error) => {
-                tracing::warn!("tokens are chosen one after the other: {error}");
-                None
-            }
-        });
+        let warn = |error: &_| tracing::warn!("tokens are chosen one after the other: {error}");
+        let pool = (others > 0).then(|| builder.build().inspect_err(warn).ok()).flatten();
         let threads = if pool.is_some() { threads } else { 1 };
         Self { scratch: (0..threads).map(|_| Scratch::default()).collect(), pool }
     }

@@ -278,8 +278,6 @@ impl Scheduler {
     fn take_results(&mut self) {
         self.step += 1;
         add(&self.setup.counters.steps, 1);
-        let context_len = self.setup.runner.sequence_len_max();
-        let mut rows = Vec::new();
         for slot in &mut self.slots {
             let (Some(stream), 1..) = (&slot.stream, slot.planned) else { continue };
             let begin = slot.cells.len();
@@ -288,15 +286,13 @@ impl Scheduler {
             if slot.planned > 1 || begin < stream.prompt_len {
                 add(&self.setup.counters.prompt_tokens, slot.planned);
             }
-            if let Some(row) = slot.row {
-                rows.push(row);
-            } else {
+            if slot.row.is_none() {
                 // Shows the host that the engine is not hanging.
                 let fraction = slot.cells.len() as f32 / stream.tokens.len() as f32;
                 stream.job.push(&Event::Progress { fraction, text: "reading the prompt" });
             }
         }
-        let ended = self.choose(&rows, context_len);
+        let ended = self.choose();
         if !self.setup.runner.computes_elsewhere() {
             self.say();
         }
@@ -305,12 +301,14 @@ impl Scheduler {
         }
     }
 
-    /// Lets the streams choose whose logits are in these rows, in order of their slots; what becomes of those that do not go on.
-    fn choose(&mut self, rows: &[usize], context_len: usize) -> Vec<(usize, Next)> {
+    /// Lets the streams choose whose logits the step has; what becomes of those that do not go on.
+    fn choose(&mut self) -> Vec<(usize, Next)> {
         let Self { setup, slots, chooser, .. } = self;
+        let context_len = setup.runner.sequence_len_max();
+        let rows: Vec<usize> = slots.iter().filter_map(|slot| slot.row).collect();
         let chosen = slots.iter_mut().enumerate().filter(|(_, slot)| slot.row.is_some());
         let mut turns: Vec<Turn<'_>> = chosen
-            .zip(setup.runner.logits(rows))
+            .zip(setup.runner.logits(&rows))
             .filter_map(|((index, Slot { stream, cells, .. }), logits)| {
                 let room = context_len.saturating_sub(cells.len());
                 Some(Turn { slot: index, stream: stream.as_mut()?, logits, room, next: Next::Continue })
