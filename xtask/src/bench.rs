@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::build::{self, Built};
 use crate::chat_client;
@@ -48,8 +48,30 @@ const MLX_RIVAL: &[Package] = &[
 /// The model of that script.
 const MLX_MODELS: &[&str] = &["smollm2-mlx"];
 
+/// What can be measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// The boundary between host and worker
+    Worker,
+    /// What the host adds to a request
+    RoundTrip,
+    /// Text with the plugin gguf, beside llama-server
+    Generate,
+    /// Swaps and deaths under traffic
+    Live,
+    /// Pictures and sound, beside Python libraries
+    Modalities,
+    /// Text with the plugin mlx, beside mlx_lm
+    Mlx,
+    /// Hooks, beside native code
+    Hooks,
+}
+
 #[derive(Args)]
 pub(crate) struct BenchArgs {
+    /// What to measure [default: all]
+    #[arg(value_enum)]
+    groups: Vec<Group>,
     /// A llama-server to compare with, best of the same llama.cpp; without it only the host is measured
     #[arg(long, value_name = "PATH")]
     llama_server: Option<PathBuf>,
@@ -59,9 +81,6 @@ pub(crate) struct BenchArgs {
     /// Threads of either server [default: all cores]
     #[arg(long)]
     threads: Option<usize>,
-    /// Skip the benchmarks of the boundary between host and worker
-    #[arg(long)]
-    no_criterion: bool,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
@@ -69,16 +88,25 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     let models = models::ensure_for_tests(workspace, &tools)?;
     let built = build::for_tests(workspace, &tools)?;
     let client = built.host.with_file_name("pajamas-benches");
-    if !args.no_criterion {
-        let mut cargo = tools.cargo();
-        cargo.args(["bench", "--package", "pajamas-benches", "--bench", "worker"]);
-        process::run(cargo.env("PAJAMAS_TEST_FIXTURES", &built.fixtures))?;
+    let chosen = |group: &&Group| args.groups.is_empty() || args.groups.contains(group);
+    for group in Group::value_variants().iter().filter(chosen) {
+        match group {
+            Group::Worker => criterion(&tools, &built, "worker"),
+            Group::RoundTrip => round_trip(&built, &client),
+            Group::Generate => generate(&built, &client, &models, args),
+            Group::Live => live(&built, &client, &models),
+            Group::Modalities => modalities(workspace, &tools, &built, args),
+            Group::Mlx => mlx(workspace, &tools, &built, args),
+            Group::Hooks => criterion(&tools, &built, "hooks"),
+        }?;
     }
-    round_trip(&built, &client)?;
-    generate(&built, &client, &models, args)?;
-    live(&built, &client, &models)?;
-    modalities(workspace, &tools, &built, args)?;
-    mlx(workspace, &tools, &built, args)
+    Ok(())
+}
+
+fn criterion(tools: &Tools, built: &Built, bench: &str) -> Result<()> {
+    let mut cargo = tools.cargo();
+    cargo.args(["bench", "--package", "pajamas-benches", "--bench", bench]);
+    process::run(cargo.env("PAJAMAS_TEST_FIXTURES", &built.fixtures))
 }
 
 /// Text with the plugin mlx, beside `mlx_lm` on the same checkpoint.

@@ -12,6 +12,8 @@ use crate::provider::Provider;
 pub const SLOTS_DEFAULT: u32 = 8;
 /// Rows of one run when nothing else is asked for.
 pub const BATCH_DEFAULT: u32 = 8;
+/// Longer than the usual gap between two operators, and as short as waking a thread takes: measured, README.md.
+const SPIN_DEFAULT_US: u32 = 20;
 
 /// Options of one model. Every field has a default. What is not listed here belongs to the model's pipeline, which
 /// refuses what it does not know either.
@@ -30,8 +32,9 @@ pub struct Options {
     pub batch_max: Option<u32>,
     /// How long a request that has waited for another one's run waits on, in µs, for more to fill the batch.
     pub batch_delay_us: u32,
-    /// Threads wait for each other in a busy loop while a run lasts.
-    pub spinning: bool,
+    /// How long a thread that has nothing to do waits in a busy loop for the next operator of a run before it sleeps, in
+    /// µs; 0 lets it sleep at once.
+    pub spin_us: u32,
     /// Keep freed memory for the next run instead of giving it back to the system.
     pub memory_arena: bool,
     /// Plan the memory of a whole run at once where shapes repeat.
@@ -56,7 +59,7 @@ impl Default for Options {
             execution_providers: vec![Provider::Cpu],
             batch_max: None,
             batch_delay_us: 0,
-            spinning: false,
+            spin_us: SPIN_DEFAULT_US,
             memory_arena: true,
             memory_pattern: true,
             warm_up: true,
@@ -98,6 +101,7 @@ impl Options {
             ("inter_threads", Some(self.inter_threads), 1..=1024),
             ("batch_max", self.batch_max, 1..=4096),
             ("batch_delay_us", Some(self.batch_delay_us), 0..=1_000_000),
+            ("spin_us", Some(self.spin_us), 0..=1_000_000),
             ("slots", Some(self.slots), 1..=1024),
             ("queue", Some(self.queue), 0..=1024),
         ])
@@ -170,7 +174,8 @@ mod tests {
                 serde_json::json!({"execution_providers": ["gpu"]}),
                 vec!["`execution_providers[0]`", "`cuda`", "`cpu`"],
             ),
-            (serde_json::json!({"spinning": 1}), vec!["`spinning`", "boolean"]),
+            (serde_json::json!({"spin_us": true}), vec!["`spin_us`", "u32"]),
+            (serde_json::json!({"spin_us": 1_000_001}), vec!["`spin_us`", "0 to 1000000"]),
         ];
         for (json, wanted) in cases {
             let message = parse(json.clone()).unwrap_err();

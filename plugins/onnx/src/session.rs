@@ -162,8 +162,10 @@ fn builder(library: &Library, options: &Options) -> Result<SessionBuilder, Error
             .with_inter_threads(inter_threads)?
             .with_parallel_execution(inter_threads > 1)?
             .with_memory_pattern(options.memory_pattern)?
-            .with_intra_op_spinning(options.spinning)?
-            .with_inter_op_spinning(options.spinning)?
+            .with_intra_op_spinning(options.spin_us > 0)?
+            .with_inter_op_spinning(options.spin_us > 0)?
+            .with_config_entry("session.intra_op.spin_duration_us", options.spin_us.to_string())?
+            .with_config_entry("session.inter_op.spin_duration_us", options.spin_us.to_string())?
             // Between runs the cores belong to others.
             .with_config_entry("session.force_spinning_stop", "1")?
             // Of itself the library would look for the most economical device.
