@@ -66,7 +66,7 @@ pub(super) fn of_folder<'a>(path: &Path, files: impl Iterator<Item = &'a Path>) 
     kinds.into_iter().find(|(is_there, _)| has_config && *is_there).map(|(_, format)| format)
 }
 
-/// One part of a GGUF model in several files: `base-00001-of-00003.gguf`.
+/// One part of a model in several files: `base-00001-of-00003.gguf`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part<'a> {
     /// What the names of all parts begin with.
@@ -91,8 +91,8 @@ impl<'a> Part<'a> {
     }
 
     /// The file name of the part with this number.
-    pub(super) fn file_name(&self, number: u32) -> String {
-        format!("{}-{number:05}-of-{:05}.gguf", self.base, self.count)
+    pub(super) fn file_name(&self, number: u32, extension: &str) -> String {
+        format!("{}-{number:05}-of-{:05}.{extension}", self.base, self.count)
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
     fn parts_are_told_from_names_that_merely_look_alike() {
         let part = Part::of("big-Q4-00002-of-00003").unwrap();
         assert_eq!(part, Part { base: "big-Q4", number: 2, count: 3 });
-        assert_eq!(part.file_name(1), "big-Q4-00001-of-00003.gguf");
+        assert_eq!(part.file_name(1, "gguf"), "big-Q4-00001-of-00003.gguf");
         for stem in
             ["big", "big-1-of-3", "big-00000-of-00003", "big-00004-of-00003", "-00001-of-00001", "a-of-b"]
         {

@@ -295,7 +295,7 @@ impl Weights {
         let part = Part::of(&stem).filter(|_| format == "gguf");
         let files = match part {
             Some(part) => {
-                (1..=part.count).map(|number| path.with_file_name(part.file_name(number))).collect()
+                (1..=part.count).map(|number| path.with_file_name(part.file_name(number, "gguf"))).collect()
             }
             None => std::iter::once(path.to_owned()).chain(companions(path, &format)).collect(),
         };
@@ -344,7 +344,7 @@ fn first_part(path: &Path) -> PathBuf {
     let stem = path.file_stem().and_then(|stem| stem.to_str());
     match stem.and_then(Part::of) {
         Some(part) if path.extension().is_some_and(|extension| extension == "gguf") => {
-            path.with_file_name(part.file_name(1))
+            path.with_file_name(part.file_name(1, "gguf"))
         }
         _ => path.to_owned(),
     }

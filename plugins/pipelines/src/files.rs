@@ -15,6 +15,10 @@ const JSON_BYTES_MAX: u64 = 64 << 20;
 /// Most entries of a folder that are looked at; more is refused.
 const ENTRIES_MAX: usize = 4096;
 
+/// How the name of a network goes on that is no variant of the one it begins with, but does the work of two:
+/// `decoder_model_merged`.
+const MERGED: &str = "merged";
+
 /// A model's folder, as `optimum` and `transformers.js` export it: JSON files, and the networks beside them or in
 /// a subfolder such as `onnx`.
 #[derive(Clone, Debug)]
@@ -66,7 +70,8 @@ impl Folder {
     fn only_variant(&self, stem: &str) -> Result<Option<PathBuf>, Error> {
         let begin = format!("{stem}_");
         let is_variant = |file: &PathBuf| {
-            file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&begin))
+            let name = file.file_name().and_then(|name| name.to_str());
+            name.and_then(|name| name.strip_prefix(&begin)).is_some_and(|end| !end.starts_with(MERGED))
         };
         let mut variants = self.networks()?;
         variants.retain(is_variant);
@@ -192,4 +197,28 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
         _ => ErrorKind::BadModel,
     };
     Error::new(kind, format!("cannot read {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_without_a_variant_is_the_plain_one_or_the_only_other() {
+        let cases: [(&[&str], Option<&str>); 5] = [
+            (&["decoder_model.onnx", "decoder_model_int8.onnx"], Some("decoder_model.onnx")),
+            (&["decoder_model_int8.onnx", "decoder_model_merged.onnx"], Some("decoder_model_int8.onnx")),
+            (&["decoder_model_int8.onnx", "decoder_model_fp16.onnx"], None),
+            (&["decoder_model_merged.onnx"], None),
+            (&["decoder_with_past_model.onnx"], None),
+        ];
+        for (files, expected) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            for file in files {
+                fs::write(folder.path().join(file), "").unwrap();
+            }
+            let found = Folder::new(folder.path(), None, NetworkFiles::ONNX).network("decoder_model").ok();
+            assert_eq!(found, expected.map(|name| folder.path().join(name)), "{files:?}");
+        }
+    }
 }

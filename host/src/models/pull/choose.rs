@@ -2,7 +2,7 @@
 
 use super::error::PullError;
 use super::listing::{Checksum, HubFile, ModelRef};
-use crate::models::format::{CONFIG_FILE, ONNX_FOLDER};
+use crate::models::format::{CONFIG_FILE, ONNX_FOLDER, Part};
 
 /// Most files of one model. Of a folder with more the hub does not list all of them in one answer.
 const FILES_MAX: usize = 1000;
@@ -180,16 +180,12 @@ fn variant_of(path: &str) -> Vec<String> {
     NETWORKS.iter().map(|network| format!("{folder}{network}{variant}.onnx")).collect()
 }
 
-/// The names of all parts of a file, which the name of each tells: `…-00001-of-00003.gguf`.
+/// The names of all parts of a file, which the name of each tells.
 fn parts_of(path: &str) -> Vec<String> {
     let split = || {
         let (stem, extension) = path.rsplit_once('.')?;
-        let (rest, count) = stem.rsplit_once("-of-")?;
-        let (begin, number) = rest.rsplit_once('-')?;
-        let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-        let total: usize = count.parse().ok().filter(|total| (1..=FILES_MAX).contains(total))?;
-        (is_number(number) && is_number(count))
-            .then(|| (1..=total).map(|part| format!("{begin}-{part:05}-of-{count}.{extension}")).collect())
+        let part = Part::of(stem).filter(|part| part.count as usize <= FILES_MAX)?;
+        Some((1..=part.count).map(|number| part.file_name(number, extension)).collect())
     };
     split().unwrap_or_else(|| vec![path.to_owned()])
 }
