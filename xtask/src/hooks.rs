@@ -27,20 +27,27 @@ const PROFILE: &str = "hook";
 const SHARED: [&str; 3] =
     ["plugins/hooks/common/Cargo.toml", "plugins/hooks/common/src", "plugin-api/wit/since_v0.1.0"];
 
+/// Memory at the start that is enough for texts: growing it costs as much as starting an instance.
+const FOR_TEXTS: u32 = 1 << 20;
+/// The same for pictures and sound: a model's input of 640 by 640 pixels takes 5 MB.
+const FOR_MEDIA: u32 = 16 << 20;
+
 const HOOKS: &[Hook] = &[
-    Hook { name: "auto-orient-resize", parent: "plugins/hooks" },
-    Hook { name: "letterbox", parent: "plugins/hooks" },
-    Hook { name: "prompt-guard", parent: "plugins/hooks" },
-    Hook { name: "redact", parent: "plugins/hooks" },
-    Hook { name: "system-prompt", parent: "plugins/hooks" },
-    Hook { name: "trim-silence", parent: "plugins/hooks" },
-    Hook { name: "rogue", parent: "tests/fixtures/hooks" },
+    Hook { name: "auto-orient-resize", parent: "plugins/hooks", memory_bytes: FOR_MEDIA },
+    Hook { name: "letterbox", parent: "plugins/hooks", memory_bytes: FOR_MEDIA },
+    Hook { name: "prompt-guard", parent: "plugins/hooks", memory_bytes: FOR_TEXTS },
+    Hook { name: "redact", parent: "plugins/hooks", memory_bytes: FOR_TEXTS },
+    Hook { name: "system-prompt", parent: "plugins/hooks", memory_bytes: FOR_TEXTS },
+    Hook { name: "trim-silence", parent: "plugins/hooks", memory_bytes: FOR_MEDIA },
+    Hook { name: "rogue", parent: "tests/fixtures/hooks", memory_bytes: FOR_TEXTS },
 ];
 
 struct Hook {
     /// Of the folder; the package has `hook-` in front.
     name: &'static str,
     parent: &'static str,
+    /// What an instance has from its start; of what it does not touch, nothing is taken from the system.
+    memory_bytes: u32,
 }
 
 impl Hook {
@@ -99,21 +106,23 @@ fn compile_all(workspace: &Workspace) -> Result<()> {
 /// Compiles all hooks. Returns the folder of the modules.
 fn compile(workspace: &Workspace, toolchain: &Toolchain) -> Result<PathBuf> {
     let target = workspace.hooks().join("target");
-    let mut cargo = setup::cargo(workspace.root());
-    toolchain.apply(&mut cargo);
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", rust_flags(workspace, toolchain)?.join("\x1f"));
-    cargo.args(["build", "--locked", "--lib", "--profile", PROFILE, "--target", TARGET]);
-    cargo.arg("--target-dir").arg(&target);
+    let flags = rust_flags(workspace, toolchain)?.join("\x1f");
     for hook in HOOKS {
-        cargo.args(["--package", &format!("hook-{}", hook.name)]);
+        let mut cargo = setup::cargo(workspace.root());
+        toolchain.apply(&mut cargo);
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", &flags);
+        cargo.args(["rustc", "--locked", "--lib", "--profile", PROFILE, "--target", TARGET, "--target-dir"]);
+        cargo.arg(&target).args(["--package", &format!("hook-{}", hook.name)]);
+        // For this crate alone: all else is compiled once.
+        cargo.args(["--", &format!("-Clink-arg=--initial-memory={}", hook.memory_bytes)]);
+        process::run(&mut cargo)?;
     }
-    process::run(&mut cargo)?;
     Ok(target.join(TARGET).join(PROFILE))
 }
 
 /// Panics carry the names of source files: what they say must not depend on the machine.
 fn rust_flags(workspace: &Workspace, toolchain: &Toolchain) -> Result<Vec<String>> {
-    // A small stack: starting an instance costs by the memory that it has at once.
+    // A small stack: when an instance ends, the pages of all its memory are looked at.
     let mut flags = vec!["-Ctarget-feature=+simd128".to_owned(), "-Clink-arg=-zstack-size=131072".to_owned()];
     let root = workspace.root().to_owned();
     for (from, to) in

@@ -25,6 +25,8 @@ pub const MEMORY_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bytes of an ended instance that stay in memory for the next one; pages beyond go back to the system. Fresh pages are
 /// most of what a large picture would cost otherwise.
 const KEPT_BYTES: usize = 32 * 1024 * 1024;
+/// The same of each table. All but the largest fit; giving a page back interrupts the threads on all other cores.
+const KEPT_TABLE_BYTES: usize = 64 * 1024;
 /// Ended instances whose memory stays.
 const KEPT_INSTANCES: u32 = 16;
 /// Stack of a guest; deeper recursion traps.
@@ -105,6 +107,7 @@ fn config(cache_dir: &Path) -> Config {
         .total_stacks(instances)
         .max_memory_size(MEMORY_BYTES_MAX)
         .linear_memory_keep_resident(KEPT_BYTES)
+        .table_keep_resident(KEPT_TABLE_BYTES)
         // Only the pages that a guest wrote are cleaned, where the kernel can tell them.
         .pagemap_scan(Enabled::Auto)
         .max_unused_warm_slots(KEPT_INSTANCES);
