@@ -171,9 +171,17 @@ fn send_chunk(socket: BorrowedFd<'_>, chunk: &Chunk) -> rustix::io::Result<usize
     rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)
 }
 
-/// Reads what is there into the decoder, without waiting. Returns the number of bytes; 0 means that the other end is
-/// closed.
-pub(crate) fn receive(socket: BorrowedFd<'_>, decoder: &mut Decoder) -> rustix::io::Result<usize> {
+/// What one read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Read {
+    /// 0 means that the other end is closed.
+    pub(crate) bytes: usize,
+    /// The socket may hold more: the buffer is full, or descriptors came, after which the kernel ends a read.
+    pub(crate) may_go_on: bool,
+}
+
+/// Reads what is there into the decoder, without waiting.
+pub(crate) fn receive(socket: BorrowedFd<'_>, decoder: &mut Decoder) -> rustix::io::Result<Read> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ATTACHMENTS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     decoder.scratch.resize(READ_BYTES, 0);
@@ -184,14 +192,16 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, decoder: &mut Decoder) -> rustix::
         &mut control,
         RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
     );
-    let read = received.as_ref().map_or(0, |message| message.bytes);
-    decoder.bytes.extend_from_slice(&decoder.scratch[..read]);
+    let bytes = received.as_ref().map_or(0, |message| message.bytes);
+    decoder.bytes.extend_from_slice(&decoder.scratch[..bytes]);
+    let fds_before = decoder.fds.len();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {
             decoder.fds.extend(fds);
         }
     }
-    received.map(|message| message.bytes)
+    let may_go_on = bytes == READ_BYTES || decoder.fds.len() > fds_before;
+    received.map(|_| Read { bytes, may_go_on })
 }
 
 #[cfg(test)]
@@ -205,20 +215,19 @@ mod tests {
     fn frames_with_and_without_attachments_arrive_in_order() {
         let (a, b) = UnixStream::pair().unwrap();
         let outbox = Outbox::default();
-        for len in [3, INLINE_BYTES_MAX + 1, 5, INLINE_BYTES_MAX + 2] {
+        for len in [3, INLINE_BYTES_MAX + 1, 5, INLINE_BYTES_MAX + 2, 7] {
             let mut attachments = Attachments::default();
             let blob = attachments.put(&vec![1; len]).unwrap();
             outbox.send(a.as_fd(), encode(&blob, attachments).unwrap()).unwrap();
         }
         let mut decoder = Decoder::default();
         let mut lens = Vec::new();
-        while lens.len() < 4 {
-            receive(b.as_fd(), &mut decoder).unwrap();
-            while let Some((blob, mut received)) = decoder.next::<Blob>().unwrap() {
-                lens.push(received.take(blob).unwrap().len());
-            }
+        // All were sent, so a read after which there is no more to read must have been the last.
+        while receive(b.as_fd(), &mut decoder).unwrap().may_go_on {}
+        while let Some((blob, mut received)) = decoder.next::<Blob>().unwrap() {
+            lens.push(received.take(blob).unwrap().len());
         }
-        assert_eq!(lens, [3, INLINE_BYTES_MAX + 1, 5, INLINE_BYTES_MAX + 2]);
+        assert_eq!(lens, [3, INLINE_BYTES_MAX + 1, 5, INLINE_BYTES_MAX + 2, 7]);
     }
 
     #[test]

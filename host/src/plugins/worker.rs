@@ -1,8 +1,9 @@
 //! The worker's side: loads one plugin and serves the host over a socket until the host is gone.
 //!
 //! Threads: the main one reads frames and calls `submit`, which SPEC wants to return at once; `release` calls
-//! `release_job`; each probe, inspection, load and measurement gets a thread; `outbox` sends what the socket did not
-//! take; `guard` ends the process when the host is gone, whatever the plugin does, and reports a `submit` that hangs.
+//! `release_job`, unless the job ended while `submit` ran: then the main one does. Each probe, inspection, load and
+//! measurement gets a thread; `outbox` sends what the socket did not take; `guard` ends the process when the host is
+//! gone, whatever the plugin does, and reports a `submit` that hangs.
 //! Tokens go out on the plugin's own threads.
 
 use std::collections::HashMap;
@@ -163,7 +164,7 @@ impl Reader {
             let mut ready = [rustix::event::PollFd::new(&self.link.socket, rustix::event::PollFlags::IN)];
             let _ = rustix::event::poll(&mut ready, None);
             match receive(self.link.socket.as_fd(), &mut self.decoder) {
-                Ok(0) => return None,
+                Ok(read) if read.bytes == 0 => return None,
                 Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                 Err(_) => return None,
             }
@@ -303,8 +304,11 @@ impl Session {
                 let state = Arc::new(JobState::new(job, &self.link, &self.ended));
                 self.jobs.lock().insert(job, Arc::clone(&state));
                 *self.link.submitting_since.lock() = Some(Instant::now());
-                self.submit(&state, model, request, attachments);
+                let goes_on = self.submit(&state, model, request, attachments);
                 *self.link.submitting_since.lock() = None;
+                if !goes_on {
+                    self.jobs.lock().remove(&job);
+                }
             }
             ToWorker::Cancel { job } => {
                 let state = self.jobs.lock().get(&job).cloned();
@@ -323,14 +327,25 @@ impl Session {
         }
     }
 
-    fn submit(&self, state: &Arc<JobState>, model: ModelId, request: WireRequest, mut attachments: Received) {
+    /// Hands a job to the plugin. Returns whether it goes on after that.
+    fn submit(
+        &self,
+        state: &Arc<JobState>,
+        model: ModelId,
+        request: WireRequest,
+        mut attachments: Received,
+    ) -> bool {
         let found = self.models.lock().get(&model).cloned();
-        let Some(model) = found else {
-            return state.refuse(&Error::internal("the model is not loaded in this worker"));
+        let request = match found {
+            None => Err(Error::internal("the model is not loaded in this worker")),
+            Some(model) => request_from_wire(request, &mut attachments).map(|request| (model, request)),
         };
-        match request_from_wire(request, &mut attachments) {
-            Err(error) => state.refuse(&error),
-            Ok(request) => state.start(model.submit(&request, Arc::<JobState>::clone(state))),
+        match request {
+            Err(error) => {
+                state.refuse(&error);
+                false
+            }
+            Ok((model, request)) => state.start(model.submit(&request, Arc::<JobState>::clone(state))),
         }
     }
 

@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 
 use crate::client::Connection;
 
+/// Before each measurement: threads of the server that had its turn before wait for more in a busy loop, OpenMP's for
+/// milliseconds, which this one would pay for.
+const PAUSE: Duration = Duration::from_millis(100);
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A server, as `NAME=http://HOST:PORT`; give two or more. The first is the one whose ratio to the second is shown.
@@ -77,6 +81,7 @@ fn median(figures: &[Figures]) -> Figures {
 }
 
 fn measure(url: &str, args: &Args, streams: usize, round: usize) -> anyhow::Result<Figures> {
+    std::thread::sleep(PAUSE);
     let started = Instant::now();
     let outcomes: Vec<anyhow::Result<(u64, Duration)>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..streams)

@@ -191,12 +191,16 @@ async fn read(shared: &Arc<Shared>, hello: oneshot::Sender<HelloAnswer>) {
         if shared.socket.readable().await.is_err() {
             return;
         }
+        let mut is_closed = false;
         let received = shared.socket.try_io(Interest::READABLE, || {
-            receive(shared.socket.as_fd(), &mut decoder).map_err(io::Error::from)
+            let read = receive(shared.socket.as_fd(), &mut decoder)?;
+            is_closed = read.bytes == 0;
+            // Where nothing more is there, the next bytes will be announced.
+            if is_closed || read.may_go_on { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });
         match received {
-            Ok(0) => return,
-            Ok(_) => {}
+            Ok(()) if is_closed => return,
+            Ok(()) => {}
             Err(error) if is_transient(&error) => {}
             Err(_) => return,
         }

@@ -44,12 +44,14 @@ impl JobState {
         }
     }
 
-    /// Takes what `submit` has returned. A job that has ended already is released here: `submit` is over.
-    pub(super) fn start(&self, native: Option<NativeJob>) {
+    /// Takes what `submit` has returned. A job that has ended already is released here: `submit` is over. Returns whether
+    /// the job goes on.
+    pub(super) fn start(&self, native: Option<NativeJob>) -> bool {
         let mut slot = self.native.lock();
         if matches!(*slot, Native::EndedEarly) {
             drop(slot);
-            return drop(native);
+            drop(native);
+            return false;
         }
         if self.cancelled.load(Ordering::Relaxed)
             && let Some(native) = &native
@@ -57,25 +59,33 @@ impl JobState {
             native.cancel();
         }
         *slot = Native::Running(native);
+        true
     }
 
-    /// The handle to release after the terminal event, unless `submit` is still running.
+    /// The handle to release after the terminal event.
     pub(super) fn end(&self) -> Option<NativeJob> {
-        let mut slot = self.native.lock();
-        match &mut *slot {
+        match &mut *self.native.lock() {
             Native::Running(native) => native.take(),
-            Native::Submitting | Native::EndedEarly => {
-                *slot = Native::EndedEarly;
-                None
+            Native::Submitting | Native::EndedEarly => None,
+        }
+    }
+
+    /// The terminal event was sent. While `submit` runs, the thread in it does the rest when it returns; no other need wake.
+    fn ended(&self) {
+        let mut slot = self.native.lock();
+        match *slot {
+            Native::Submitting => *slot = Native::EndedEarly,
+            Native::EndedEarly => {}
+            Native::Running(_) => {
+                // Released by the `release` thread: never from within the plugin's own call.
+                let _ = self.ended.send(self.id);
             }
         }
     }
 
     /// Ends a job that the plugin never saw.
     pub(super) fn refuse(&self, error: &Error) {
-        self.start(None);
         self.forward(&Event::Error { kind: error.kind(), message: error.message() });
-        let _ = self.ended.send(self.id);
     }
 
     pub(super) fn cancel(&self) {
@@ -117,8 +127,7 @@ impl EventSink for JobState {
         let cancelled = self.cancelled.load(Ordering::Relaxed);
         if event.is_terminal() {
             self.forward(event);
-            // Released by the `release` thread: never from within the plugin's own call.
-            let _ = self.ended.send(self.id);
+            self.ended();
         } else if !cancelled {
             self.forward(event);
         }
