@@ -23,7 +23,7 @@ const BYTES_OF_HALF: u64 = 4;
 /// What a model's files say, without loading it.
 pub(crate) fn inspect(path: &Path) -> Result<ModelInfo, Error> {
     let options = Options::default();
-    if is_decoder(path, &options)? {
+    if kind_of(path, &options)? == Some(Kind::Generate) {
         let folder = DecoderFolder::open(path, &options.pipeline, NetworkFiles::ONNX)?;
         let file = OnnxFile::open(folder.network())?;
         let header = file.header();
@@ -36,9 +36,8 @@ pub(crate) fn inspect(path: &Path) -> Result<ModelInfo, Error> {
     Ok(pipeline_info(pipeline.as_ref(), &headers.into_opened(), &options))
 }
 
-fn is_decoder(path: &Path, options: &Options) -> Result<bool, Error> {
-    let kind = pajamas_pipelines::kind(path, &options.pipeline, NetworkFiles::ONNX)?;
-    Ok(kind == Some(Kind::Generate))
+fn kind_of(path: &Path, options: &Options) -> Result<Option<Kind>, Error> {
+    pajamas_pipelines::kind(path, &options.pipeline, NetworkFiles::ONNX)
 }
 
 fn pipeline_info(pipeline: &dyn Pipeline, files: &[OnnxFile], options: &Options) -> ModelInfo {
@@ -68,10 +67,12 @@ fn engine_info(files: &[OnnxFile], options: &Options) -> ModelInfo {
 
 /// Loads a model.
 pub(crate) fn load(library: &Library, spec: &LoadSpec, progress: &Progress) -> Result<Served, Error> {
-    let options = Options::parse(&spec.options)?;
+    let mut options = Options::parse(&spec.options)?;
+    let kind = kind_of(&spec.path, &options)?;
+    options.spin_us = Some(options.spin_us(kind == Some(Kind::Piper)));
     let before = resident_bytes();
     let sessions = Sessions::new(library, &options, progress);
-    let served = if is_decoder(&spec.path, &options)? {
+    let served = if kind == Some(Kind::Generate) {
         Served::Decoder(load_decoder(spec, &options, sessions, before)?)
     } else {
         Served::Pipeline(load_pipeline(spec, &options, sessions, before)?)

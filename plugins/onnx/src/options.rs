@@ -12,8 +12,9 @@ use crate::provider::Provider;
 pub const SLOTS_DEFAULT: u32 = 8;
 /// Rows of one run when nothing else is asked for.
 pub const BATCH_DEFAULT: u32 = 8;
-/// Longer than the usual gap between two operators, and as short as waking a thread takes: measured, README.md.
+/// As long as waking a thread takes; and what the many small operators of voices take. Both measured, README.md.
 const SPIN_DEFAULT_US: u32 = 20;
+const SPIN_OF_VOICES_US: u32 = 50;
 
 /// Options of one model. Every field has a default. What is not listed here belongs to the model's pipeline, which
 /// refuses what it does not know either.
@@ -33,8 +34,8 @@ pub struct Options {
     /// How long a request that has waited for another one's run waits on, in µs, for more to fill the batch.
     pub batch_delay_us: u32,
     /// How long a thread that has nothing to do waits in a busy loop for the next operator of a run before it sleeps, in
-    /// µs; 0 lets it sleep at once.
-    pub spin_us: u32,
+    /// µs; 0 lets it sleep at once. Default: 20, but 50 for voices.
+    pub spin_us: Option<u32>,
     /// Keep freed memory for the next run instead of giving it back to the system.
     pub memory_arena: bool,
     /// Plan the memory of a whole run at once where shapes repeat.
@@ -59,7 +60,7 @@ impl Default for Options {
             execution_providers: vec![Provider::Cpu],
             batch_max: None,
             batch_delay_us: 0,
-            spin_us: SPIN_DEFAULT_US,
+            spin_us: None,
             memory_arena: true,
             memory_pattern: true,
             warm_up: true,
@@ -101,7 +102,7 @@ impl Options {
             ("inter_threads", Some(self.inter_threads), 1..=1024),
             ("batch_max", self.batch_max, 1..=4096),
             ("batch_delay_us", Some(self.batch_delay_us), 0..=1_000_000),
-            ("spin_us", Some(self.spin_us), 0..=1_000_000),
+            ("spin_us", self.spin_us, 0..=1_000_000),
             ("slots", Some(self.slots), 1..=1024),
             ("queue", Some(self.queue), 0..=1024),
         ])
@@ -127,6 +128,12 @@ impl Options {
         usize::try_from(self.batch_max.unwrap_or(own)).unwrap_or(usize::MAX)
     }
 
+    /// How long a thread of a run waits in a busy loop, in µs.
+    #[must_use]
+    pub fn spin_us(&self, is_voice: bool) -> u32 {
+        self.spin_us.unwrap_or(if is_voice { SPIN_OF_VOICES_US } else { SPIN_DEFAULT_US })
+    }
+
     /// [`Options::batch_delay_us`] as a duration.
     #[must_use]
     pub fn batch_delay(&self) -> Duration {
@@ -136,6 +143,8 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn parse(value: Value) -> Result<Options, String> {
@@ -144,38 +153,34 @@ mod tests {
 
     #[test]
     fn defaults_are_valid_and_the_rest_is_the_pipelines() {
-        assert_eq!(parse(serde_json::json!({})).unwrap(), Options::default());
-        let options = parse(serde_json::json!({"threads": 2, "pipeline": "detect", "size": 320})).unwrap();
+        assert_eq!(parse(json!({})).unwrap(), Options::default());
+        let options = parse(json!({"threads": 2, "pipeline": "detect", "size": 320})).unwrap();
         assert_eq!(options.threads(), 2);
-        assert_eq!(
-            Value::Object(options.pipeline.clone()),
-            serde_json::json!({"pipeline": "detect", "size": 320})
-        );
+        assert_eq!(Value::Object(options.pipeline.clone()), json!({"pipeline": "detect", "size": 320}));
         assert!(Options::default().threads() >= 1);
-        let gpu = parse(serde_json::json!({"execution_providers": ["cuda"]})).unwrap();
-        let given = parse(serde_json::json!({"batch_max": 3})).unwrap();
+        let gpu = parse(json!({"execution_providers": ["cuda"]})).unwrap();
+        let given = parse(json!({"batch_max": 3})).unwrap();
         let sizes =
             [options, gpu, given].map(|options| [true, false].map(|pictures| options.batch_max(pictures)));
         assert_eq!(sizes, [[1, 8], [8, 8], [3, 3]]);
+        let spins = [json!({}), json!({"spin_us": 0})].map(|options| {
+            let options = parse(options).unwrap();
+            [true, false].map(|is_voice| options.spin_us(is_voice))
+        });
+        assert_eq!(spins, [[50, 20], [0, 0]]);
     }
 
     #[test]
     fn wrong_options_are_named_with_what_is_allowed() {
         let cases = [
-            (serde_json::json!({"threads": "many"}), vec!["`threads`", "u32"]),
-            (serde_json::json!({"threads": 0}), vec!["`threads`", "1 to 1024"]),
-            (serde_json::json!({"batch_max": 0}), vec!["`batch_max`", "1 to 4096"]),
-            (serde_json::json!({"slots": 0}), vec!["`slots`"]),
-            (
-                serde_json::json!({"graph_optimization": "most"}),
-                vec!["`graph_optimization`", "`basic`", "`all`"],
-            ),
-            (
-                serde_json::json!({"execution_providers": ["gpu"]}),
-                vec!["`execution_providers[0]`", "`cuda`", "`cpu`"],
-            ),
-            (serde_json::json!({"spin_us": true}), vec!["`spin_us`", "u32"]),
-            (serde_json::json!({"spin_us": 1_000_001}), vec!["`spin_us`", "0 to 1000000"]),
+            (json!({"threads": "many"}), vec!["`threads`", "u32"]),
+            (json!({"threads": 0}), vec!["`threads`", "1 to 1024"]),
+            (json!({"batch_max": 0}), vec!["`batch_max`", "1 to 4096"]),
+            (json!({"slots": 0}), vec!["`slots`"]),
+            (json!({"graph_optimization": "most"}), vec!["`graph_optimization`", "`basic`", "`all`"]),
+            (json!({"execution_providers": ["gpu"]}), vec!["`execution_providers[0]`", "`cuda`", "`cpu`"]),
+            (json!({"spin_us": true}), vec!["`spin_us`", "u32"]),
+            (json!({"spin_us": 1_000_001}), vec!["`spin_us`", "0 to 1000000"]),
         ];
         for (json, wanted) in cases {
             let message = parse(json.clone()).unwrap_err();

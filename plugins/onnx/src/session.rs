@@ -155,6 +155,7 @@ fn builder(library: &Library, options: &Options) -> Result<SessionBuilder, Error
         GraphOptimization::All => GraphOptimizationLevel::All,
     };
     let inter_threads = usize::try_from(options.inter_threads).unwrap_or(usize::MAX);
+    let spin_us = options.spin_us(false);
     let build = || {
         let builder = Session::builder(library.environment())?
             .with_optimization_level(level)?
@@ -162,10 +163,10 @@ fn builder(library: &Library, options: &Options) -> Result<SessionBuilder, Error
             .with_inter_threads(inter_threads)?
             .with_parallel_execution(inter_threads > 1)?
             .with_memory_pattern(options.memory_pattern)?
-            .with_intra_op_spinning(options.spin_us > 0)?
-            .with_inter_op_spinning(options.spin_us > 0)?
-            .with_config_entry("session.intra_op.spin_duration_us", options.spin_us.to_string())?
-            .with_config_entry("session.inter_op.spin_duration_us", options.spin_us.to_string())?
+            .with_intra_op_spinning(spin_us > 0)?
+            .with_inter_op_spinning(spin_us > 0)?
+            .with_config_entry("session.intra_op.spin_duration_us", spin_us.to_string())?
+            .with_config_entry("session.inter_op.spin_duration_us", spin_us.to_string())?
             // Between runs the cores belong to others.
             .with_config_entry("session.force_spinning_stop", "1")?
             // Of itself the library would look for the most economical device.

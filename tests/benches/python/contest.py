@@ -8,6 +8,10 @@ import time
 import urllib.parse
 
 
+# Before each turn: threads of the side before wait for more in a busy loop, some libraries' for milliseconds.
+PAUSE_S = 0.1
+
+
 class Host:
     def __init__(self, url):
         self.address = urllib.parse.urlsplit(url).netloc
@@ -50,6 +54,7 @@ def run(contests, rounds):
             side()  # warms up
         for _ in range(rounds):
             for side in random.sample(list(sides), len(sides)):
+                time.sleep(PAUSE_S)
                 results[side].append(sides[side]())
         (ours, rival) = (statistics.median(results[side]) for side in sides)
         goal = "at least 1.0×" if more_is_better else "at most 1.0×"

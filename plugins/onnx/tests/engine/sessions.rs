@@ -195,7 +195,7 @@ fn every_option_of_the_engine_makes_a_working_session() {
     };
     let cases = [
         with(&|options| options.inter_threads = 2),
-        with(&|options| options.spin_us = 0),
+        with(&|options| options.spin_us = Some(0)),
         with(&|options| options.memory_arena = !options.memory_arena),
         with(&|options| options.memory_pattern = !options.memory_pattern),
         with(&|options| options.warm_up = !options.warm_up),
