@@ -83,7 +83,7 @@ fn hooks_error(error: &HooksError, still: &str) -> ApiError {
             StatusCode::UNPROCESSABLE_ENTITY,
             Category::InvalidRequest,
             "hook_not_loaded",
-            format!("{error}; {still}"),
+            format!("{}; {still}", crate::error_chain(error)),
         ),
         HooksError::TooMany | HooksError::Twice(_) => ApiError::invalid("name", error),
     }

@@ -105,7 +105,7 @@ fn row(config: &Config, hook: HookConfig, state: &'static str) -> Row {
         Err(error) => {
             let lacks_config = matches!(&error, HooksError::Load { source: LoadError::Config(_), .. });
             let state = if state == "installed" && lacks_config { "unconfigured" } else { UNUSABLE };
-            Row { name, state, component: None, problem: Some(error.to_string()) }
+            Row { name, state, component: None, problem: Some(crate::error_chain(&error)) }
         }
     }
 }

@@ -91,7 +91,7 @@ pub struct HookStatus {
 #[derive(Debug, thiserror::Error)]
 pub enum HooksError {
     /// A hook cannot be loaded.
-    #[error("hook {name}: {}", crate::error_chain(source))]
+    #[error("cannot use hook {name}")]
     Load {
         /// The hook.
         name: String,
@@ -194,8 +194,9 @@ impl Hooks {
                 Ok(entry.status())
             }
             Err(error) => {
-                tracing::error!("{error}; the hook that was loaded before still runs");
-                *entry.problem.lock() = Some(error.to_string());
+                let problem = crate::error_chain(&error);
+                tracing::error!("{problem}; the hook that was loaded before still runs");
+                *entry.problem.lock() = Some(problem);
                 Err(error)
             }
         }
