@@ -1,6 +1,7 @@
 //! Plugins of other versions work with this host, or are refused with a sentence that names both versions.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, mpsc};
@@ -66,50 +67,85 @@ fn a_plugin_of_this_compiler_works() {
 
 #[test]
 fn a_plugin_of_another_compiler_works() {
-    match other_toolchain() {
-        None => println!("skipped: there is no second Rust compiler on this machine"),
-        Some(toolchain) => match build_with(&toolchain) {
-            Ok(library) => assert_eq!(answer(Library::open(&library).unwrap()), "hello again", "{toolchain}"),
-            Err(problem) => println!("skipped: {toolchain} cannot build the plugin: {problem}"),
+    match other_compiler() {
+        None => println!(
+            "skipped: there is no second Rust compiler on this machine (`cargo xtask hooks` gets one)"
+        ),
+        Some(compiler) => match compiler.build() {
+            Ok(library) => {
+                assert_eq!(answer(Library::open(&library).unwrap()), "hello again", "{compiler:?}")
+            }
+            Err(problem) => println!("skipped: {compiler:?} cannot build the plugin: {problem}"),
         },
     }
 }
 
-/// An installed toolchain whose compiler is of another version than the one in use.
-fn other_toolchain() -> Option<String> {
-    let output = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let ours = output("rustc", &["--version"])?;
-    let toolchains = output("rustup", &["toolchain", "list"])?;
-    let mut names = toolchains.lines().filter_map(|line| line.split_whitespace().next());
-    names
-        .find(|name| {
-            output("rustup", &["run", name, "rustc", "--version"]).is_some_and(|version| version != ours)
-        })
-        .map(str::to_owned)
+/// A compiler that is not the one in use.
+#[derive(Debug)]
+enum Compiler {
+    /// One of rustup's toolchains.
+    Toolchain(String),
+    /// Debian's, in the folder into which `cargo xtask hooks` unpacks it.
+    Unpacked(PathBuf),
 }
 
-/// Builds `echo` in a folder of its own, from the crates that are already on this machine.
-fn build_with(toolchain: &str) -> Result<PathBuf, String> {
-    let target_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("other-compiler");
-    let mut cargo = Command::new("rustup");
-    cargo.args([
-        "run",
-        toolchain,
-        "cargo",
-        "build",
-        "--offline",
-        "--quiet",
-        "--package",
-        "pajamas-fixture-echo",
-    ]);
-    cargo.arg("--target-dir").arg(&target_dir).current_dir(env!("CARGO_MANIFEST_DIR"));
-    // Set by the cargo that runs this test, for its own compiler.
-    cargo.env_remove("RUSTC").env_remove("RUSTDOC").env_remove("CARGO");
-    fixtures::run(&mut cargo)?;
-    Ok(target_dir.join("debug").join(fixtures::library_file("echo")))
+/// A compiler on this machine of another version than the one in use.
+fn other_compiler() -> Option<Compiler> {
+    let ours = output(Command::new("rustc").arg("--version"))?;
+    let toolchains = output(Command::new("rustup").args(["toolchain", "list"])).unwrap_or_default();
+    let names = toolchains.lines().filter_map(|line| line.split_whitespace().next());
+    let installed = names.map(|name| Compiler::Toolchain(name.to_owned()));
+    let unpacked =
+        std::env::var_os("PAJAMAS_TEST_HOOK_TOOLS").map(|folder| PathBuf::from(folder).join("rust"));
+    installed
+        .chain(unpacked.filter(|folder| folder.join(".complete").is_file()).map(Compiler::Unpacked))
+        .find(|compiler| compiler.version().is_some_and(|version| version != ours))
+}
+
+/// What a command prints, if it succeeds.
+fn output(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+impl Compiler {
+    fn version(&self) -> Option<String> {
+        match self {
+            Self::Toolchain(name) => output(Command::new("rustup").args(["run", name, "rustc", "--version"])),
+            Self::Unpacked(folder) => output(unpacked(folder, folder.join("usr/bin/rustc")).arg("--version")),
+        }
+    }
+
+    /// Builds `echo` in a folder of its own, from the crates that are already on this machine.
+    fn build(&self) -> Result<PathBuf, String> {
+        let target_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("other-compiler");
+        let mut cargo = match self {
+            Self::Toolchain(name) => {
+                let mut rustup = Command::new("rustup");
+                rustup.args(["run", name, "cargo"]);
+                // Set by the cargo that runs this test, for its own compiler.
+                rustup.env_remove("RUSTC").env_remove("RUSTDOC").env_remove("CARGO");
+                rustup
+            }
+            Self::Unpacked(folder) => {
+                let mut cargo = unpacked(folder, "cargo");
+                cargo.env("RUSTC", folder.join("usr/bin/rustc"));
+                cargo
+            }
+        };
+        cargo.args(["build", "--offline", "--quiet", "--package", "pajamas-fixture-echo", "--target-dir"]);
+        cargo.arg(&target_dir).current_dir(env!("CARGO_MANIFEST_DIR"));
+        fixtures::run(&mut cargo)?;
+        Ok(target_dir.join("debug").join(fixtures::library_file("echo")))
+    }
+}
+
+/// A command that finds the libraries of the unpacked compiler.
+fn unpacked(folder: &Path, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    let libraries = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    command.env("LD_LIBRARY_PATH", folder.join(libraries));
+    command
 }
 
 /// Lets a plugin repeat "hello again" and measures it, through the host's side of the boundary.
