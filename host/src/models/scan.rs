@@ -20,7 +20,7 @@ pub(super) fn scan(places: &[PathBuf], plugin_formats: &[String]) -> (Vec<ModelS
     for place in places {
         scan.place(place);
     }
-    (scan.found, scan.problems)
+    (scan.found.into_iter().map(|found| found.model).collect(), scan.problems)
 }
 
 struct Scan<'a> {
@@ -28,10 +28,16 @@ struct Scan<'a> {
     entries_left: usize,
     /// Real paths of the folders searched, so that overlapping places and links upwards end the walk.
     searched: HashSet<PathBuf>,
-    /// Real paths of the models found.
-    known: HashSet<PathBuf>,
-    found: Vec<ModelSpec>,
+    /// Real paths of the models found, and the names that settings give them.
+    known: HashSet<(PathBuf, Option<String>)>,
+    found: Vec<Found>,
     problems: Vec<CatalogProblem>,
+}
+
+struct Found {
+    /// What its settings call it.
+    own_name: Option<String>,
+    model: ModelSpec,
 }
 
 /// What lies in a folder, sorted by name, without hidden entries.
@@ -78,8 +84,8 @@ impl<'a> Scan<'a> {
         let mut around = Scan::new(self.plugin_formats);
         around.folder(file.parent().unwrap_or(file), DEPTH_MAX);
         let file = first_part(file);
-        match around.found.into_iter().find(|model| model.path == file) {
-            Some(model) => self.keep(model),
+        match around.found.into_iter().find(|found| found.model.path == file) {
+            Some(found) => self.keep(found),
             None if !around.problems.is_empty() => self.problems.extend(around.problems),
             None => match format::of_file(&file, self.plugin_formats) {
                 // Its folder counts as a model of another format, but the user wants this one.
@@ -219,7 +225,8 @@ impl<'a> Scan<'a> {
                 }
             }
         }
-        self.keep(ModelSpec {
+        let own_name = settings.name.clone();
+        let model = ModelSpec {
             id: settings.name.unwrap_or(weights.stem),
             aliases: settings.aliases,
             path: weights.path,
@@ -235,12 +242,21 @@ impl<'a> Scan<'a> {
             preload: settings.preload,
             idle_timeout: settings.idle_timeout_ms.map(|timeout| timeout.0),
             golden: settings.golden,
-        });
+        };
+        self.keep(Found { own_name, model });
     }
 
-    fn keep(&mut self, model: ModelSpec) {
-        if self.known.insert(real_path(&model.path)) {
-            self.found.push(model);
+    /// Keeps a model that was not found before. Links to one file are one model, unless settings give them names of their own:
+    /// then the same weights are served with several settings.
+    fn keep(&mut self, found: Found) {
+        let path = real_path(&found.model.path);
+        let is_first = self.known.insert((path.clone(), None));
+        let is_new = match &found.own_name {
+            Some(name) => self.known.insert((path, Some(name.clone()))),
+            None => is_first,
+        };
+        if is_new {
+            self.found.push(found);
         }
     }
 

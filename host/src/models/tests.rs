@@ -273,6 +273,23 @@ fn overlapping_places_and_links_upwards_give_each_model_once() {
     assert_eq!(catalog.problems, []);
 }
 
+#[cfg(unix)]
+#[test]
+fn links_to_one_file_with_names_of_their_own_are_several_models() {
+    let shelf = Shelf::with(&["a/x.gguf"])
+        .file("b/model.toml", "name = 'slow'")
+        .file("c/model.toml", "name = 'fast'");
+    for folder in ["b", "c"] {
+        let (file, link) = (shelf.0.path().join("a/x.gguf"), shelf.0.path().join(folder).join("x.gguf"));
+        std::os::unix::fs::symlink(file, link).unwrap();
+    }
+    let catalog = shelf.scan_places(&["", "b"]);
+    let mut names: Vec<&str> = catalog.models.iter().map(|model| model.id.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["fast", "slow", "x"]);
+    assert_eq!(catalog.problems, []);
+}
+
 #[test]
 fn the_search_ends_at_the_limit_and_says_so() {
     let shelf = Shelf::with(&[]);
