@@ -336,16 +336,12 @@ impl Session {
         mut attachments: Received,
     ) -> bool {
         let found = self.models.lock().get(&model).cloned();
-        let request = match found {
-            None => Err(Error::internal("the model is not loaded in this worker")),
-            Some(model) => request_from_wire(request, &mut attachments).map(|request| (model, request)),
+        let Some(model) = found else {
+            return state.refuse(&Error::internal("the model is not loaded in this worker"));
         };
-        match request {
-            Err(error) => {
-                state.refuse(&error);
-                false
-            }
-            Ok((model, request)) => state.start(model.submit(&request, Arc::<JobState>::clone(state))),
+        match request_from_wire(request, &mut attachments) {
+            Err(error) => state.refuse(&error),
+            Ok(request) => state.start(model.submit(&request, Arc::<JobState>::clone(state))),
         }
     }
 

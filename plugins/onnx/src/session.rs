@@ -155,6 +155,7 @@ fn builder(library: &Library, options: &Options) -> Result<SessionBuilder, Error
         GraphOptimization::All => GraphOptimizationLevel::All,
     };
     let inter_threads = usize::try_from(options.inter_threads).unwrap_or(usize::MAX);
+    // That of a voice was set where its kind was found out.
     let spin_us = options.spin_us(false);
     let build = || {
         let builder = Session::builder(library.environment())?

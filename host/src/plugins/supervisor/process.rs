@@ -16,7 +16,7 @@ use tracing::Level;
 use super::super::exit;
 use super::super::output::{LastLines, capture};
 use super::super::protocol::{FromWorker, ToWorker};
-use super::super::transport::receive;
+use super::super::transport::{Read, receive};
 use super::super::wire::Decoder;
 use super::super::worker::{self, Host};
 use super::{OnEnd, Shared, WorkerOptions, place};
@@ -191,15 +191,15 @@ async fn read(shared: &Arc<Shared>, hello: oneshot::Sender<HelloAnswer>) {
         if shared.socket.readable().await.is_err() {
             return;
         }
-        let mut is_closed = false;
         let received = shared.socket.try_io(Interest::READABLE, || {
-            let read = receive(shared.socket.as_fd(), &mut decoder)?;
-            is_closed = read.bytes == 0;
-            // Where nothing more is there, the next bytes will be announced.
-            if is_closed || read.may_go_on { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+            match receive(shared.socket.as_fd(), &mut decoder)? {
+                Read { bytes: 0, .. } => Err(io::ErrorKind::UnexpectedEof.into()),
+                Read { may_go_on: true, .. } => Ok(()),
+                // Nothing more is there, and the next bytes will be announced.
+                Read { .. } => Err(io::ErrorKind::WouldBlock.into()),
+            }
         });
         match received {
-            Ok(()) if is_closed => return,
             Ok(()) => {}
             Err(error) if is_transient(&error) => {}
             Err(_) => return,

@@ -83,9 +83,10 @@ impl JobState {
         }
     }
 
-    /// Ends a job that the plugin never saw.
-    pub(super) fn refuse(&self, error: &Error) {
-        self.forward(&Event::Error { kind: error.kind(), message: error.message() });
+    /// Ends a job that the plugin never saw. Returns what [`JobState::start`] does: it does not go on.
+    pub(super) fn refuse(&self, error: &Error) -> bool {
+        self.push(&Event::Error { kind: error.kind(), message: error.message() });
+        self.start(None)
     }
 
     pub(super) fn cancel(&self) {
